@@ -261,6 +261,11 @@ class ServeSettings(_Section):
     """Seconds without a message after which a chat's kernel ends."""
     body: Size = "32m"
     """Of one request, with its files."""
+    files: Size = "1g"
+    """Of all files that clients sent, which are kept beside their traces; those of the oldest chats go first.
+    """
+    files_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 30.0
+    """Days after which a chat's files go; 0: with its kernel; None: never."""
     long: Annotated[Whole, Field(ge=200, le=1_000_000)] = 4_000
     """Characters of a message above which it is context, and no part of the question."""
     origins: Annotated[list[Name], BeforeValidator(texts)] = []

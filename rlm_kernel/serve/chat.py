@@ -270,5 +270,12 @@ def _text(given: Mapping[str, Any], name: str) -> str:
 
 
 def _most(given: Mapping[str, Any]) -> int | None:
-    value = given.get("max_completion_tokens", given.get("max_tokens"))
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """Tokens of the answer; programs say -1 for no limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = given.get(name)
+        if value is None or value == -1:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise bad(f"{name} is a whole number, 1 or more.", name)
+        return value
+    return None

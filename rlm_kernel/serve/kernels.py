@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.engine.events import Event, Listener
 from rlm_kernel.errors import RLMError
+from rlm_kernel.serve.files import FILES
 from rlm_kernel.serve.parts import Attached, distinct
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Kernel:
     """A chat's session and what it has heard: the chat program's instructions, and files by their digest.
 
-    `view` hears the events of the question that is asked.
+    `view` hears the events of the question that is asked. `keeps`: its files stay when it ends.
     """
 
     name: str
@@ -32,8 +34,14 @@ class Kernel:
     instructions: str = ""
     loaded: dict[str, str] = field(default_factory=dict)
     view: Listener | None = None
+    keeps: bool = True
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _idle: asyncio.TimerHandle | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of the files that clients sent: beside the trace."""
+        return self.trace.with_suffix(FILES)
 
     def hear(self, event: Event) -> None:
         if self.view is not None:
@@ -48,7 +56,11 @@ class Kernel:
     async def close(self) -> None:
         """End it: its container is removed, its trace stays."""
         self.rest()
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            if not self.keeps:
+                await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     def wait(self, end: asyncio.TimerHandle) -> None:
         """It waits for its chat until this ends it."""
@@ -60,11 +72,14 @@ class Kernel:
             self._idle.cancel()
             self._idle = None
 
-    def keep_files(self, files: Sequence[Attached]) -> list[Path]:
-        """Write the files that it has not loaded into a folder beside the trace. Blocking. Raises OSError."""
+    def lacking(self, files: Sequence[Attached]) -> list[Attached]:
+        """Those that it has not loaded, under names that are free."""
         new = [file for file in files if file.digest not in self.loaded]
-        named = distinct(new, self.loaded.values())
-        folder = self.trace.with_suffix(".files")
+        return distinct(new, self.loaded.values())
+
+    def keep_files(self, named: Sequence[Attached]) -> list[Path]:
+        """Write files that it lacks into its folder. Blocking. Raises OSError."""
+        folder = self.folder
         if named:
             folder.mkdir(parents=True, exist_ok=True)
         for file in named:
@@ -84,6 +99,11 @@ class Kernels:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def folders(self) -> set[Path]:
+        """With the files of chats that may go on."""
+        return {kernel.folder for kernel in self._waiting.values()}
 
     def take(self, known_as: str) -> Kernel | None:
         """The kernel of a chat, which nobody else has then."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +25,7 @@ ANYONE = "local"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORTEST = 16
+_RETRY = 10
 _HINT = 'For example: {"alice": {"key": "sha256:…", "at_once": 2, "cost_per_day": 1.0}}; see docs/serve.md.'
 
 
@@ -52,6 +56,14 @@ class Used(BaseModel):
         return self.cost_of_day if self.day == day else 0.0
 
 
+@dataclass(eq=False)
+class _Held:
+    """What a question that is being answered may use."""
+
+    cost: float
+    tokens: int
+
+
 class Keys:
     """The keys of a file; without one there is a single client, which needs none."""
 
@@ -60,6 +72,7 @@ class Keys:
         self._path = path
         self._keys = {} if path is None else _read(path)
         self._used = {} if path is None else _read_used(_beside(path))
+        self._held: dict[str, list[_Held]] = {}
 
     @property
     def needed(self) -> bool:
@@ -85,11 +98,15 @@ class Keys:
             raise Refused(401, "The API key is not known here.", code="invalid_api_key")
         return found
 
+    def used(self, key: Key) -> Used:
+        """What a key has used."""
+        return self._used.get(key.name, Used())
+
     def rest(self, key: Key) -> tuple[float | None, int | None]:
         """US dollars and tokens that a key has left; None is no limit. Raises Refused where that is
         nothing.
         """
-        used, day = self._used.get(key.name, Used()), _today()
+        used, day = self.used(key), _today()
         left = [
             limit - spent
             for limit, spent in ((key.cost, used.cost), (key.cost_per_day, used.on(day)))
@@ -106,9 +123,38 @@ class Keys:
             )
         return (min(left) if left else None), tokens
 
+    @contextlib.contextmanager
+    def holding(self, key: Key, places: int) -> Iterator[tuple[float | None, int | None]]:
+        """US dollars and tokens that one of the key's questions may use; None is no limit.
+
+        That is an equal share of what is left for each question that it may have at one time: so many as it
+        has `at_once`, and `places` of the server at most. It is held back from its other questions until
+        the context is left, when what was used is written down. Raises Refused where nothing is left.
+        """
+        cost, tokens = self.rest(key)
+        held = self._held.setdefault(key.name, [])
+        free = max(1, min(key.at_once or places, places) - len(held))
+        if cost is not None:
+            cost = max(0.0, cost - sum(one.cost for one in held)) / free
+        if tokens is not None:
+            tokens = (tokens - sum(one.tokens for one in held)) // free
+        if (cost is not None and cost <= 0) or (tokens is not None and tokens <= 0):
+            raise Refused(
+                429,
+                f"What the key {key.name} has left may be used by its questions that are being answered.",
+                code="rate_limit_exceeded",
+                retry_after=_RETRY,
+            )
+        mine = _Held(cost or 0.0, tokens or 0)
+        held.append(mine)
+        try:
+            yield cost, tokens
+        finally:
+            held.remove(mine)
+
     def spend(self, key: Key, cost: float, tokens: int) -> None:
         """Write down what a request has used. Blocking."""
-        used, day = self._used.get(key.name, Used()), _today()
+        used, day = self.used(key), _today()
         self._used[key.name] = Used(
             cost=used.cost + cost,
             tokens=used.tokens + tokens,

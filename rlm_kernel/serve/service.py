@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +20,15 @@ from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.totals import Totals
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
-from rlm_kernel.serve.chat import Chat, Composed, compose
+from rlm_kernel.serve.chat import Chat, compose
+from rlm_kernel.serve.files import ClientFiles
 from rlm_kernel.serve.kernels import Kernel, Kernels, new_name
 from rlm_kernel.serve.keys import Key, Keys
+from rlm_kernel.serve.parts import Attached
 from rlm_kernel.serve.reasoning import Reasoning
 from rlm_kernel.serve.refusals import Refused
 from rlm_kernel.serve.turns import Turns
 from rlm_kernel.serve.wire import Answered
-from rlm_kernel.session.ask import ask
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.models import ModelSet, models_of
@@ -42,6 +43,10 @@ _MOST = 8
 _LEFT_IDLE = 60.0
 """Seconds that a container outlives the time in which its server would have ended it."""
 _SIDE_SHOWN = 20_000
+_TOKEN_BYTES = 4
+"""Bytes of an answer that count as one token: nobody knows which model's tokens a client means."""
+_SWEEP_SECONDS = 3_600.0
+"""After which files are looked at again, of which some may be too old."""
 _GUARDED = {"sandbox.question_files": False, "sandbox.allow": []}
 """The files of the server's machine are not for its clients."""
 
@@ -74,6 +79,12 @@ class Service:
         self.keys = keys
         self.turns = Turns(at_once, settings.serve.waiting, shared=keys.needed)
         self.kernels = Kernels(settings.serve.chats, settings.serve.idle)
+        self.files = ClientFiles(
+            settings.trace.dir, parse_size(settings.serve.files), settings.serve.files_days
+        )
+        self._answering: set[Path] = set()
+        """Folders with the files of chats that are being answered."""
+        self._filing = asyncio.Lock()
         self.created = int(time.time())
         self.config_file: Path | None = None
         self.changes: Mapping[str, Any] = {}
@@ -103,41 +114,39 @@ class Service:
         if chat.side_request(self.settings.serve.long):
             return Job(chat, key, None, put)
         kernel = None
-        if chat.schema is None and chat.before and not chat.after:
+        if chat.before and not chat.after:
             kernel = self.kernels.take(chat.known_as(key.name))
         if kernel is not None:
             return Job(chat, key, kernel, put, goes_on=True)
         name = new_name(key.name)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         trace = (self.settings.trace.dir / f"{stamp}-serve-{name}.ipynb").absolute()
-        return Job(chat, key, Kernel(name, trace), put)
+        keeps = self.settings.serve.files_days != 0
+        return Job(chat, key, Kernel(name, trace, keeps=keeps), put)
 
     async def answer(self, job: Job) -> Answered:
         """Wait for its turn, and answer it. Cancelling it stops the run and ends its kernel.
 
         Raises Refused, RLMError.
         """
+        if job.kernel is not None:
+            self._answering.add(job.kernel.folder)
         try:
             async with self.turns.turn(
                 job.key.name,
                 job.key.at_once,
                 lambda place: job.reasoning.say(f"Waiting for a turn: number {place} in the line."),
             ):
-                settings = self._limited(job.key)
-                try:
-                    return await self._by_kind(job, settings)
-                finally:
-                    await asyncio.shield(asyncio.to_thread(self._spend, job))
-                    await self._settle(job)
+                with self._limited(job.key) as settings:
+                    try:
+                        if job.kernel is None:
+                            return await self._said(job)
+                        return await self._asked(job, job.kernel, settings)
+                    finally:
+                        await asyncio.shield(asyncio.to_thread(self._spend, job))
+                        await self._settle(job)
         finally:
             await self._settle(job)
-
-    async def _by_kind(self, job: Job, settings: Settings) -> Answered:
-        if job.kernel is None:
-            return await self._said(job)
-        if job.chat.schema is not None:
-            return await self._asked_once(job, job.kernel, settings)
-        return await self._asked(job, job.kernel, settings)
 
     def _spend(self, job: Job) -> None:
         """Blocking."""
@@ -147,9 +156,12 @@ class Service:
     async def _settle(self, job: Job) -> None:
         """Keep the kernel of a chat that was answered, and end that of any other."""
         kernel, job.kernel = job.kernel, None
-        if kernel is not None and job.known_as and self.settings.serve.chats:
+        if kernel is None:
+            return
+        self._answering.discard(kernel.folder)
+        if job.known_as and self.settings.serve.chats:
             self.kernels.put(job.known_as, kernel)
-        elif kernel is not None:
+        else:
             await asyncio.shield(self.kernels.end(kernel))
 
     async def _asked(self, job: Job, kernel: Kernel, settings: Settings) -> Answered:
@@ -157,7 +169,7 @@ class Service:
         composed = compose(
             job.chat, self.settings.serve.long, goes_on=job.goes_on, instructed=kernel.instructions
         )
-        files = await asyncio.to_thread(kernel.keep_files, composed.files)
+        files = await self._keep(kernel, composed.files)
         kernel.view = job.reasoning
         if kernel.session is None:
             await self._make_room(settings)
@@ -183,27 +195,43 @@ class Service:
         session.host = replace(session.host, settings=settings, say=job.reasoning.say)
         if files:
             await session.load(files)
-        answered = self._answered(job, await session.ask(composed.text))
+        answered = self._answered(job, await session.ask(composed.text, schema=job.chat.schema))
         job.known_as = job.chat.known_as(job.key.name, answered.text)
         return answered
 
-    async def _asked_once(self, job: Job, kernel: Kernel, settings: Settings) -> Answered:
-        """Answered in a form that the client gave, in a kernel for it alone."""
-        composed: Composed = compose(job.chat, self.settings.serve.long)
-        files = await asyncio.to_thread(kernel.keep_files, composed.files)
-        await self._make_room(settings)
-        result = await ask(
-            composed.text,
-            files or None,
-            settings=settings,
-            trace=kernel.trace,
-            models=self._led(job.chat.model),
-            view=job.reasoning,
-            say=job.reasoning.say,
-            tools=self.tools,
-            schema=job.chat.schema,
-        )
-        return self._answered(job, result)
+    async def _keep(self, kernel: Kernel, files: Sequence[Attached]) -> list[Path]:
+        """Write what the kernel has not loaded; older files, and kernels that only wait, give way to it.
+
+        Raises Refused, OSError.
+        """
+        named = kernel.lacking(files)
+        size = sum(len(file.data) for file in named)
+        if size > self.files.most:
+            raise Refused(
+                413,
+                f"Files have at most {self.files.most:,} bytes here (serve.files).",
+                code="request_too_large",
+            )
+        async with self._filing:
+            while named and not await self._room(size):
+                ending = self.kernels.end_oldest()
+                if ending is None:
+                    raise Refused(
+                        503, "There is no room for more files now.", code="unavailable", retry_after=30
+                    )
+                await asyncio.shield(ending)
+            return await asyncio.to_thread(kernel.keep_files, named)
+
+    async def _room(self, size: int) -> bool:
+        in_use = self._answering | self.kernels.folders
+        return await asyncio.to_thread(self.files.make_room, size, in_use)
+
+    async def sweep(self) -> None:
+        """Remove files that are too old or too many, now and for as long as it goes on."""
+        while True:
+            async with self._filing:
+                await self._room(0)
+            await asyncio.sleep(_SWEEP_SECONDS)
 
     async def _said(self, job: Job) -> Answered:
         """What a chat program asks for its own sake: the sub model says it, without a kernel."""
@@ -212,6 +240,7 @@ class Service:
         told += [{"role": one.role, "content": one.text} for one in chat.before[-4:] if one.role != "tool"]
         told += [{"role": "user", "content": chat.question.text[-_SIDE_SHOWN:]}]
         reply = await self._models.models.complete(told, role="sub")
+        text, finish = _cut(reply.text, chat)
         totals = Totals(
             calls=1,
             sub_usage=reply.usage,
@@ -220,7 +249,7 @@ class Service:
             seconds=reply.seconds,
         )
         job.reasoning.totals = totals
-        return Answered(reply.text, "stop", "answered", "", totals)
+        return Answered(text, finish or "stop", "answered", "", totals)
 
     def _answered(self, job: Job, result: Result) -> Answered:
         if result.answer is None and result.stop_reason == "error":
@@ -228,27 +257,26 @@ class Service:
         text, finish = str(result), "length" if result.forced or result.answer is None else "stop"
         if job.chat.schema is not None and result.value is not None:
             text = json.dumps(result.value, ensure_ascii=False)
-        for stop in job.chat.stop:
-            before, found, _ = text.partition(stop)
-            text, finish = (before, "stop") if found else (text, finish)
-        return Answered(text, finish, result.stop_reason, result.trace.name, result.totals)
+        text, cut = _cut(text, job.chat)
+        return Answered(text, cut or finish, result.stop_reason, result.trace.name, result.totals)
 
     def _led(self, name: str) -> Models:
         if name == NAME:
             return self._models.models
         return self._models.led_by(name.partition("/")[2], self.settings).models
 
-    def _limited(self, key: Key) -> Settings:
-        """The settings with what is left to a key as limits. Raises Refused."""
-        cost, tokens = self.keys.rest(key)
-        beside = max(1, key.at_once or 1)
+    @contextlib.contextmanager
+    def _limited(self, key: Key) -> Iterator[Settings]:
+        """The settings with a share of what is left to a key as limits, which is held back for as long as
+        the question runs. Raises Refused.
+        """
         limits, own = self.settings.limits, dict[str, Any]()
-        if cost is not None:
-            own["cost"] = min(cost / beside, limits.cost if limits.cost is not None else cost)
-        if tokens is not None:
-            share = max(1, tokens // beside)
-            own["tokens"] = min(share, limits.tokens if limits.tokens is not None else share)
-        return self.settings.model_copy(update={"limits": limits.model_copy(update=own)})
+        with self.keys.holding(key, self.turns.at_once) as (cost, tokens):
+            if cost is not None:
+                own["cost"] = min(cost, limits.cost if limits.cost is not None else cost)
+            if tokens is not None:
+                own["tokens"] = min(tokens, limits.tokens if limits.tokens is not None else tokens)
+            yield self.settings.model_copy(update={"limits": limits.model_copy(update=own)})
 
     async def _make_room(self, settings: Settings) -> None:
         """Kernels that only wait give way to one that is wanted."""
@@ -307,10 +335,24 @@ async def serving(
             service = Service(settings, opened, keys, await _at_once(settings))
             service.config_file, service.changes = config_file, given
             service.tools, service.say = tools, say
+            sweeping = asyncio.get_running_loop().create_task(service.sweep())
             try:
                 yield service
             finally:
+                sweeping.cancel()
                 await asyncio.shield(service.kernels.close())
+                await asyncio.wait({sweeping})
+
+
+def _cut(text: str, chat: Chat) -> tuple[str, str | None]:
+    """The answer as far as a request wants it, and why it ends where it does: None for its own end."""
+    why = None
+    for stop in chat.stop:
+        before, found, _ = text.partition(stop)
+        text, why = (before, "stop") if found else (text, why)
+    if chat.most is not None and len(whole := text.encode()) > (most := chat.most * _TOKEN_BYTES):
+        text, why = whole[:most].decode(errors="ignore"), "length"
+    return text, why
 
 
 def _is_loopback(host: str) -> bool:

@@ -219,6 +219,66 @@ async def test_an_answer_has_the_form_that_a_schema_gives() -> None:
     assert json.loads(answer.choices[0].message.content) == {"people": 7}
 
 
+async def test_a_schema_is_a_question_of_its_chat_with_the_chats_variables(mine: Callable[[], int]) -> None:
+    schema = {"type": "object", "properties": {"kept": {"type": "integer"}}, "required": ["kept"]}
+    form = {"type": "json_schema", "json_schema": {"name": "kept", "schema": schema}}
+    asked = ["run: kept = 41; FINAL({'kept': kept})", "run: kept += 1; FINAL(kept)"]
+    async with served() as server:
+        first = await say(server, asked[0], response_format=form)
+        answer = first.choices[0].message.content
+        assert json.loads(answer) == {"kept": 41}
+        told = {"role": "assistant", "content": answer}
+        second = await say(server, asked[0], told, asked[1])
+        assert second.choices[0].message.content == "42"
+        assert second.rlm["trace"] == first.rlm["trace"]
+        assert mine() == 1
+
+
+async def test_an_answer_has_the_tokens_that_a_request_wants_at_most_and_its_chat_goes_on() -> None:
+    async with served() as server:
+        first = await say(server, "run: kept = 'äöü' * 9; FINAL(kept)", max_tokens=2)
+        assert first.choices[0].finish_reason == "length"
+        answer = first.choices[0].message.content
+        assert answer == "äöüä"
+        told = {"role": "assistant", "content": answer}
+        again = ["run: kept = 'äöü' * 9; FINAL(kept)", told, "run: FINAL(len(kept))"]
+        second = await say(server, *again, max_tokens=2)
+    assert second.choices[0].message.content == "27"
+    assert second.choices[0].finish_reason == "stop"
+
+
+async def test_files_go_with_their_chat_where_none_are_to_be_kept(mine: Callable[[], int]) -> None:
+    file = {"type": "file", "file": {"filename": "a.csv", "file_data": TABLE}}
+    async with served(serve__files_days=0) as server:
+        answer = await say(server, [file, {"type": "text", "text": "run: FINAL(len(files))"}])
+        kept = Path("rlm-traces", answer.rlm["trace"]).with_suffix(".files")
+        assert (kept / "a.csv").exists()
+    assert not kept.exists()
+    assert len(traces()) == 1
+
+
+async def test_files_of_chats_that_only_wait_give_way_and_those_at_work_do_not() -> None:
+    def named(name: str, code: str) -> list[Any]:
+        data = base64.b64encode(name.encode() * 300).decode()
+        return [
+            {"type": "file", "file": {"filename": f"{name}.txt", "file_data": data}},
+            {"type": "text", "text": f"run: {code}"},
+        ]
+
+    async with served(serve__files="2000") as server:
+        first = await say(server, named("first", "FINAL(1)"))
+        waited = Path("rlm-traces", first.rlm["trace"]).with_suffix(".files")
+        slow = asyncio.create_task(say(server, named("slow", "import time; time.sleep(600)")))
+        await until(lambda: not waited.exists())
+        with pytest.raises(openai.APIStatusError) as full:
+            await say(server, named("third", "FINAL(3)"))
+        assert full.value.status_code == 503
+        with pytest.raises(openai.APIStatusError) as large:
+            await say(server, named("largest", "FINAL(4)"))
+        assert large.value.status_code == 413
+        slow.cancel()
+
+
 async def test_a_title_is_asked_of_the_sub_model_and_leaves_no_trace() -> None:
     asked = "### Task:\nGenerate a concise, 3-5 word title with an emoji.\n<chat_history>\nUSER: hi\n</chat_history>"
     async with served(ScriptedModels([], lambda _: '{"title": "A chat"}')) as server:

@@ -164,3 +164,29 @@ def test_any_messages_are_read_or_refused(messages: Any) -> None:
     body = json.dumps({"messages": messages}).encode()
     with contextlib.suppress(Refused):
         assert compose(read_chat(body), LONG).text
+
+
+@pytest.mark.parametrize(
+    ("given_as", "most"),
+    [
+        ({}, None),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 8, "max_tokens": 7}, 8),
+        ({"max_completion_tokens": None, "max_tokens": 7}, 7),
+    ],
+)
+def test_the_most_tokens_of_an_answer_are_read_under_both_names(
+    given_as: dict[str, Any], most: int | None
+) -> None:
+    body = {"messages": [{"role": "user", "content": "Why?"}], **given_as}
+    assert read_chat(json.dumps(body).encode()).most == most
+
+
+@pytest.mark.parametrize("value", [0, -2, 1.5, "100", True, [1]])
+def test_a_number_of_tokens_that_is_none_is_refused(value: Any) -> None:
+    body = {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": value}
+    with pytest.raises(Refused) as refused:
+        read_chat(json.dumps(body).encode())
+    assert (refused.value.status, refused.value.param) == (400, "max_tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -58,20 +58,13 @@ async def test_a_batchs_own_time_out_stands_still_while_the_user_is_asked(
     openai_env.root = lambda _messages: SLOW_USER
     heard: list[Expected] = []
 
-    async def thinks(wanted: Expected) -> bool:
+    async def thinks(wanted: Expected) -> Literal["always"]:
         heard.append(wanted)
         await asyncio.sleep(6)
-        return True
+        return "always"
 
-    price = {"input_price": 5, "output_price": 20}
-    settings = load_settings(changes={"root_llm.model": "openai/root", "sub_llm.model": "openai/sub"})
-    sub = settings.sub_llm.model_copy(update=price)
-    result = await ask(
-        "Q",
-        "hay",
-        settings=settings.model_copy(update={"sub_llm": sub}),
-        trace=tmp_path / "t.ipynb",
-        approve=thinks,
-    )
+    sub = {"sub_llm.model": "openai/sub", "sub_llm.input_price": 5, "sub_llm.output_price": 20}
+    settings = load_settings(overrides={"root_llm.model": "openai/root", **sub})
+    result = await ask("Q", "hay", settings=settings, trace=tmp_path / "t.ipynb", approve=thinks)
     assert result.answer == "300 answers"
     assert len(heard) == 1

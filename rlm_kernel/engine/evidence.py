@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from rlm_kernel.engine.values import Evidence
+from rlm_kernel.errors import UsageError
 
+Check = Callable[[Sequence[Evidence]], Sequence[Evidence]]
+"""Checks evidence: as it is then known."""
 _LEAST = 20
 """Characters of a quotation that are shown, however long the name of its file is."""
 _MARK = re.compile(r" ?\[(\d{1,7})\]")
@@ -75,3 +80,19 @@ def listed(evidence: Sequence[Evidence], width: int = 100) -> list[str]:
 def as_json(one: Evidence) -> dict[str, Any]:
     """A passage as the JSON that programs get has it."""
     return asdict(one)
+
+
+def final_body(characters: int, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
+    """What the digest of a delivered answer covers: its length, and its evidence as the kernel gave it, so
+    without what the host has found.
+    """
+    said: dict[str, Any] = {"characters": characters}
+    if evidence:
+        given = [asdict(replace(one, verdict="unread", line=0)) for one in evidence]
+        said["evidence"] = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    return said
+
+
+def none_taken(_evidence: Sequence[Evidence]) -> Sequence[Evidence]:
+    """Where a session takes none."""
+    raise UsageError("This session takes no evidence: deliver the answer without cite().")

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from rlm_kernel.engine import kernel_says
 from rlm_kernel.engine.events import CallFinished, CallRetried, CallsPlanned, CallStarted, Listener, Noted
+from rlm_kernel.engine.evidence import Check, final_body, none_taken
 from rlm_kernel.engine.kept import Kept
 from rlm_kernel.engine.kernel_says import Batch, Query
 from rlm_kernel.engine.protocols import (
@@ -20,7 +21,6 @@ from rlm_kernel.engine.protocols import (
     Answer,
     CallKind,
     CallRecord,
-    Evidence,
     HostCall,
     HostCallHandler,
     Partial,
@@ -28,11 +28,11 @@ from rlm_kernel.engine.protocols import (
     ReplyText,
     Tools,
 )
-from rlm_kernel.engine.records import Keep, Kind, Records
+from rlm_kernel.engine.records import Keep, Kind, Records, at_once
 from rlm_kernel.engine.subcalls import SubCalls, Work, chars
 from rlm_kernel.engine.toolcalls import ToolCalls
 from rlm_kernel.engine.toolcalls import digest as digest
-from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten, UsageError
+from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten
 
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
@@ -40,25 +40,6 @@ MAX_FREE = 10_000
 """Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill
 memory and disk.
 """
-
-
-Check = Callable[[Sequence[Evidence]], Sequence[Evidence]]
-"""Checks evidence: as it is then known."""
-
-
-def _none_taken(_evidence: Sequence[Evidence]) -> Sequence[Evidence]:
-    raise UsageError("This session takes no evidence: deliver the answer without cite().")
-
-
-def final_body(characters: int, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
-    """What the digest of a delivered answer covers: its length, and its evidence as the kernel gave it, so
-    without what the host has found.
-    """
-    said: dict[str, Any] = {"characters": characters}
-    if evidence:
-        given = [asdict(replace(one, verdict="unread", line=0)) for one in evidence]
-        said["evidence"] = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-    return said
 
 
 class HostCalls:
@@ -98,7 +79,7 @@ class HostCalls:
         self._locate = locate
         self._recording = recording
         self._history = history
-        self._check = check or _none_taken
+        self._check = check or none_taken
         self._tools = ToolCalls(tools, sub_calls.ledger, recording, tell, self._record)
         self._cell: str | None = None
         self._records = Records(keep or Keep(), MAX_FREE)
@@ -228,7 +209,7 @@ class HostCalls:
             cost = await self._allowed(call, kind, query, barred=barred)
             clock = time.monotonic()  # what the user took to think is none of the call's
             with self.ledger.approval.sent(cost):
-                done = await _within(query.timeout, do(work))
+                done = await self._within(query.timeout, do(work))
             return _handed(kind, done.answer, cut=done.cut)
         except (SetupError, TraceNotWritten) as error:
             self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
@@ -253,6 +234,24 @@ class HostCalls:
         model, cost = self._sub_calls.expected(kind, query.model, 1, chars([query.as_message()]))
         await self.ledger.approval.check(self, model, cost, call.pause_timer)
         return cost if kind == "llm_query" else None  # what a child RLM calls counts by itself
+
+    async def _within(self, seconds: float | None, doing: Awaitable[CallRecord]) -> CallRecord:
+        """Raises ModelError when the time that code gave its call is up; while the user is asked, it stands
+        still.
+        """
+        if seconds is None:
+            return await doing
+        try:
+            async with self.ledger.approval.timeout(seconds) as limit:
+                return await doing
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ModelError(
+                f"There was no answer within the call's own time-out of {seconds:g} s.",
+                fault="own_timeout",
+                model="",
+            ) from None
 
     def _kept_for(self, call: HostCall, kind: CallKind, query: Query, digest: str) -> CallRecord | None:
         """The kept answer to a call of this cell."""
@@ -380,23 +379,8 @@ class HostCalls:
         failure: RLMError | None = None,
     ) -> None:
         """Record a call that takes no time."""
-        preview = json.dumps(body)[:PREVIEW]
-        error, error_type = (str(failure), failure.in_cell) if failure else (None, None)
-        now = datetime.now(UTC)
         self._record(
-            call.cell,
-            CallRecord(
-                call.id,
-                kind,
-                digest(kind, body),
-                preview,
-                now,
-                0.0,
-                answer,
-                error,
-                error_type=error_type,
-                occurrence=call.occurrence,
-            ),
+            call.cell, at_once(call, kind, digest(kind, body), json.dumps(body)[:PREVIEW], answer, failure)
         )
 
     def _record(self, cell: str, record: CallRecord, sent: str = "") -> None:
@@ -413,20 +397,3 @@ def _handed(kind: CallKind, answer: Any, *, cut: bool) -> Any:
     """An answer as code in the kernel gets it: with a model's reply, whether that is whole."""
     told = isinstance(answer, str) and (kind == "llm_query" or cut)
     return ReplyText.of(answer, cut=cut) if told else answer
-
-
-async def _within(seconds: float | None, doing: Awaitable[CallRecord]) -> CallRecord:
-    """Raises ModelError when the time that code gave its call is up."""
-    if seconds is None:
-        return await doing
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await doing
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise ModelError(
-            f"There was no answer within the call's own time-out of {seconds:g} s.",
-            fault="own_timeout",
-            model="",
-        ) from None

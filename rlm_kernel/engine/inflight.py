@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_kernel.engine.values import Completion, Role
+from rlm_kernel.engine.values import Role
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,32 @@ class Dearest:
         used: float = getattr(self, name)
         return used * max(1.0, chars / self.chars) if self.chars else used
 
-    def see(self, reply: Completion, chars: int) -> None:
-        """A call with a prompt of so many characters had this reply."""
-        self.tokens, self.cost = max(self.tokens, reply.usage.total), max(self.cost, reply.cost or 0.0)
+    def see(self, cost: float, tokens: float, chars: int) -> None:
+        """A call with a prompt of so many characters has used so much."""
+        self.tokens, self.cost = max(self.tokens, tokens), max(self.cost, cost)
         self.chars = max(self.chars, chars)
 
 
+class _Held:
+    """The calls in flight of one model, or of all: how many, and what they may use."""
+
+    def __init__(self) -> None:
+        self.calls, self.cost, self.tokens = 0, 0.0, 0.0
+
+    def add(self, calls: int, cost: float, tokens: float) -> None:
+        self.calls += calls
+        # Sums of many fractions drift: with no call in flight they are nothing again.
+        self.cost, self.tokens = (self.cost + cost, self.tokens + tokens) if self.calls else (0.0, 0.0)
+
+
 class InFlight:
-    """The calls of a whole tree of RLMs that are made at the moment."""
+    """The calls that are made at the moment under limits that they have in common."""
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[str, float, float]] = {}
         """The model of each, and what it may use of money and tokens."""
+        self._sums: defaultdict[str | None, _Held] = defaultdict(_Held)
+        """By model; None: of all."""
         self._tickets = 0
         self._dearest: dict[str, Dearest] = {}
 
@@ -54,25 +69,33 @@ class InFlight:
         """A call is made: a ticket for it."""
         self._tickets += 1
         estimate = self.likely(asked.model) or Dearest()
-        self._held[self._tickets] = (
-            asked.model,
-            estimate.of("cost", asked.chars),
-            estimate.of("tokens", asked.chars),
-        )
+        cost, tokens = estimate.of("cost", asked.chars), estimate.of("tokens", asked.chars)
+        self._held[self._tickets] = asked.model, cost, tokens
+        for sums in (self._sums[asked.model], self._sums[None]):
+            sums.add(1, cost, tokens)
         return self._tickets
 
-    def release(self, ticket: int) -> None:
-        """The call has ended. Idempotent."""
-        self._held.pop(ticket, None)
+    def release(self, ticket: int) -> str | None:
+        """The call has ended: which model it was of. None if it had before."""
+        model, cost, tokens = self._held.pop(ticket, (None, 0.0, 0.0))
+        if model is not None:
+            for sums in (self._sums[model], self._sums[None]):
+                sums.add(-1, -cost, -tokens)
+        return model
 
     def of(self, model: str | None = None) -> tuple[int, float, float]:
         """How many calls there are, of one model or of all, and what they may use of money and tokens."""
-        held = [one for one in self._held.values() if model in (None, one[0])]
-        return len(held), sum(one[1] for one in held), sum(one[2] for one in held)
+        sums = self._sums.get(model) or _Held()
+        return sums.calls, sums.cost, sums.tokens
 
-    def see(self, asked: Asked, reply: Completion) -> None:
-        """The call had this reply."""
-        self._dearest.setdefault(asked.model, Dearest()).see(reply, asked.chars)
+    def see(self, asked: Asked, cost: float, tokens: float) -> None:
+        """The call has used so much."""
+        self._dearest.setdefault(asked.model, Dearest()).see(cost, tokens, asked.chars)
+
+    def given_up(self, asked: Asked) -> tuple[float, float]:
+        """What a call may have used of money and tokens that was given up on its way."""
+        likely = self.likely(asked.model) or self.likely("sub") or Dearest()
+        return likely.of("cost", asked.chars), likely.of("tokens", asked.chars)
 
     def likely(self, model: str) -> Dearest | None:
         """What a call of the model may use, at the most; before the first of the sub model, what the root

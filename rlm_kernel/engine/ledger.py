@@ -1,26 +1,28 @@
 """The one account of a run and of the child RLMs beneath it: money, tokens, calls, turns, time, and the
 limits on them.
 
-A model call is reserved before it is made and settled after. What a reservation holds back is an estimate:
-what the dearest call of its role has used so far, and more in proportion for a longer prompt. Near a limit of
-money or tokens calls therefore wait for those in flight, and the limit is passed by no more than one call.
-Some is kept back for the last answer. Lives on one event loop.
+A model call is reserved before it is made and settled after. Near a limit of money or tokens calls wait for
+those in flight (`Admission`). Some is kept back for the last answer. A run that shares a budget with others
+asks their purse, too, after its own limits. Lives on one event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from rlm_kernel.engine.admission import Admission, Left
 from rlm_kernel.engine.approval import Approval
+from rlm_kernel.engine.call import Call
 from rlm_kernel.engine.expected import Expectation
-from rlm_kernel.engine.inflight import Asked, Dearest, InFlight
+from rlm_kernel.engine.inflight import Asked, Dearest
 from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
 from rlm_kernel.engine.limits import Limits as Limits
 from rlm_kernel.engine.limits import ModelLimits as ModelLimits
+from rlm_kernel.engine.purse import BATCH, Payment, Purse
 from rlm_kernel.engine.totals import Share, Shares, Totals, Usage
 from rlm_kernel.engine.values import Completion, Role
 from rlm_kernel.errors import BudgetExceeded
@@ -33,47 +35,6 @@ KEPT = 0.1
 """Share of a limit at most that is kept for the last answer."""
 CHARS_PER_TOKEN = 4.0
 """Of what is reckoned from characters."""
-
-
-class Call:
-    """A model call, for as long as it is entered: `Ledger.call`.
-
-    Whoever makes it says when the request goes out, and what came of it.
-    """
-
-    def __init__(self, ledger: Ledger, asked: Asked) -> None:
-        self._ledger = ledger
-        self._for = asked
-        self._ticket = 0
-        self._open = False
-        """It was sent, and what it used is not known."""
-        self._heard = 0
-        """Characters of its reply that have come."""
-
-    async def __aenter__(self) -> Self:
-        try:
-            self._ticket = await self._ledger._reserve(self._for)
-        except BudgetExceeded as refusal:
-            self._ledger._tell_left(refusal, self._for.model)
-            raise
-        return self
-
-    def sent(self) -> None:
-        self._open = True
-
-    def heard(self, chars: int) -> None:
-        """So many characters more of its reply have come."""
-        self._heard += chars
-
-    def settle(self, reply: Completion) -> None:
-        self._open = False
-        self._ledger._settle(self._for, reply)
-
-    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if error is not None:
-            lost = self._open and isinstance(error, asyncio.CancelledError)
-            self._ledger._failed(self._for, lost=lost, heard=self._heard)
-        self._ledger._release(self._ticket)
 
 
 class Ledger:
@@ -90,10 +51,12 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         parent: Ledger | None = None,
         approval: Approval | None = None,
+        purse: Purse | None = None,
     ) -> None:
         """`spent`: what an earlier part of the run has used; it counts against the limits.
 
-        `approval`: asks the user before code spends much; by default all is allowed.
+        `approval`: asks the user before code spends much; by default all is allowed. `purse`: what the run
+        may use together with others.
         """
         self._totals = replace(spent) if spent is not None else Totals()
         self.limits = limits
@@ -109,9 +72,9 @@ class Ledger:
         self.approval: Approval = parent.approval if parent is not None else approval or Approval()
         self.expected: Expectation = parent.expected if parent is not None else Expectation()
         # Of the whole tree, so used at its top alone:
-        self._flight = InFlight()
+        self._admission = Admission(self._left_for)
         self._last = Dearest()
-        self._settled = asyncio.Event()
+        self._purse = purse
 
     def child(self, model: str = "root") -> Ledger:
         """That of a child RLM: it has the same turns, one level less beneath it, and all else from here.
@@ -186,18 +149,30 @@ class Ledger:
         """
         return Call(self, Asked(role, model or role, chars, last))
 
-    async def _reserve(self, asked: Asked) -> int:
+    async def _reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None:
+        """Hold back what the call may use, here and of the purse, for as long as the stack is open.
+
+        Raises BudgetExceeded, and what the purse raises.
+        """
         calls, turns = int(asked.role == "sub" or self.is_child), int(asked.role == "root" and self.is_child)
-        if calls:
-            self._top._check_calls()
-            self._top._check_model(asked.model)
-        self._count(calls=calls, child_turns=turns, models=Shares.one(asked.model, calls=1))
-        self._own_calls += turns
+        top = self._top
         try:
-            return await self._top._admit(asked)
-        except BaseException:
-            self._count(calls=-calls, child_turns=-turns, models=Shares.one(asked.model, calls=-1))
-            self._own_calls -= turns
+            if calls:
+                top._check_calls()
+                top._check_model(asked.model)
+            self._count(calls=calls, child_turns=turns, models=Shares.one(asked.model, calls=1))
+            self._own_calls += turns
+            try:
+                ticket = await top._admission.admit(asked, lambda: top._check_asked(asked))
+                stack.callback(top._admission.release, ticket)
+                return await stack.enter_async_context(top._purse.paying(asked)) if top._purse else None
+            except BaseException:
+                self._count(calls=-calls, child_turns=-turns, models=Shares.one(asked.model, calls=-1))
+                self._own_calls -= turns
+                raise
+        except BudgetExceeded as refusal:
+            if refusal.limit != BATCH:
+                self._tell_left(refusal, asked.model)
             raise
 
     def _tell_left(self, refusal: BudgetExceeded, model: str = "") -> None:
@@ -219,33 +194,29 @@ class Ledger:
         self.expected.see(asked, reply)
         if role == "sub" or self.is_child:
             self.approval.spend(reply.cost or 0.0)
-        self._top._flight.see(asked, reply)
+        used = reply.cost or 0.0, reply.usage.total
+        self._top._admission.flight.see(asked, *used)
         if role == "root" and not self.is_child:
-            self._last.see(reply, asked.chars)
+            self._last.see(*used, asked.chars)
 
-    def _failed(self, asked: Asked, *, lost: bool, heard: int = 0) -> None:
-        """`lost`: it may be billed, though nobody waits for its reply.
-
-        It counts: code could make such calls without end. As what such a call may use, or where some of the
-        reply was `heard`, as prompt and reply so far by their characters.
-        """
+    def _failed(self, asked: Asked) -> None:
         if asked.role == "sub" or self.is_child:
             self._count(failed=1)
-        if lost:
-            flight = self._top._flight
-            likely = flight.likely(asked.model) or flight.likely("sub") or Dearest()
-            tokens, cost = likely.of("tokens", asked.chars), likely.of("cost", asked.chars)
-            if heard:
-                reckoned = (asked.chars + heard) / CHARS_PER_TOKEN
-                tokens, cost = reckoned, cost * reckoned / tokens if tokens else 0.0
-            if asked.role == "sub" or self.is_child:
-                self.approval.spend(cost)
-            share = Shares.one(asked.model, lost_cost=cost)
-            self._count(lost_tokens=tokens, lost_cost=cost, models=share)
 
-    def _release(self, ticket: int) -> None:
-        self._top._flight.release(ticket)
-        self._top._settled.set()
+    def _lost(self, asked: Asked, heard: int) -> tuple[float, float]:
+        """Count a call that was given up on its way: code could make such calls without end. What it may have
+        used of money and tokens: as such a call may use, or where some of the reply was `heard`, as prompt
+        and reply so far by their characters.
+        """
+        cost, tokens = self._top._admission.flight.given_up(asked)
+        if heard:
+            reckoned = (asked.chars + heard) / CHARS_PER_TOKEN
+            tokens, cost = reckoned, cost * reckoned / tokens if tokens else 0.0
+        if asked.role == "sub" or self.is_child:
+            self.approval.spend(cost)
+        share = Shares.one(asked.model, lost_cost=cost)
+        self._count(lost_tokens=tokens, lost_cost=cost, models=share)
+        return cost, tokens
 
     def _count(self, **counts: float | Usage | Shares) -> None:
         """Here and above."""
@@ -345,40 +316,21 @@ class Ledger:
 
     # Of the whole tree
 
-    async def _admit(self, asked: Asked) -> int:
-        own = self._limits_of(asked)
-        limited = own.cost is not None or any(getattr(self.limits, name) is not None for name in _SPENT)
-        while not asked.last:
-            self._check()
-            self._check_model(asked.model, reserved=True)
-            if not limited or not self._flight.of()[0] or self._fits(asked, own):
-                break
-            self._settled.clear()
-            await self._settled.wait()
-        return self._flight.hold(asked)
+    def _check_asked(self, asked: Asked) -> None:
+        self._check()
+        self._check_model(asked.model, reserved=True)
 
-    def _limits_of(self, asked: Asked) -> ModelLimits:
-        return self.limits.models.get(asked.model, ModelLimits())
-
-    def _fits(self, asked: Asked, own: ModelLimits) -> bool:
-        """Whether a call can be afforded beside those in flight."""
-        flight, dearest = self._flight, self._flight.likely(asked.model)
-        count, own_cost, _ = flight.of(asked.model)
-        if dearest is None:  # what such a call uses is not known yet: one goes ahead
-            return not count
-        _, cost, tokens = flight.of()
-        left = None if own.cost is None else own.cost - _spent_on(self._share(asked.model)) - own_cost
-        rooms = {"cost": (self._room("cost", cost), left), "tokens": (self._room("tokens", tokens),)}
-        return not any(
-            room is not None and dearest.of(name, asked.chars) > room + ROUNDING
+    def _left_for(self, asked: Asked) -> list[Left]:
+        """What is left for a call, with calls in flight or without."""
+        left = [
+            Left(name, limit - self._kept(name) - self._spent(name))
             for name in _SPENT
-            for room in rooms[name]
-        )
-
-    def _room(self, name: LimitName, held: float) -> float | None:
-        """What is left for calls beside those in flight."""
-        limit = getattr(self.limits, name)
-        return None if limit is None else limit - self._kept(name) - self._spent(name) - held
+            if (limit := getattr(self.limits, name)) is not None
+        ]
+        own = self.limits.models.get(asked.model, ModelLimits()).cost
+        if own is not None:
+            left.append(Left("cost", own - _spent_on(self._share(asked.model)), asked.model))
+        return left
 
     def _kept(self, name: LimitName) -> float:
         """What is kept for the last answer."""

@@ -20,6 +20,7 @@ from rlm_kernel.engine.finals import ProseFinal, final_in_sentence
 from rlm_kernel.engine.guard import Exhausted, Guard
 from rlm_kernel.engine.prompts import Profile, system_prompt
 from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.purse import BATCH
 from rlm_kernel.engine.replies import Reply, parse_reply
 from rlm_kernel.engine.values import (
     Answer,
@@ -398,6 +399,8 @@ class Loop:
         """Ask once more, for an answer from what was seen: the best-effort answer."""
         self._last = True
         self.cells.tell(Noted(detail))
+        if reason == BATCH:  # there is nothing left for one
+            return Outcome(None, reason, detail=detail)
         if self._cites:  # there is no further try
             await self._expect_evidence(False, self.conversation.turn)
         self.conversation.say(say.forced_message(detail, await self._unseen_input()))
@@ -405,7 +408,9 @@ class Loop:
             async with asyncio.timeout(LAST_ANSWER_SECONDS):
                 # What is left for all belongs to the topmost RLM.
                 reply = await self.conversation.ask(last=not self.ledger.is_child)
-        except BudgetExceeded:
+        except BudgetExceeded as refusal:
+            if refusal.limit == BATCH:
+                return Outcome(None, BATCH, detail=f"{detail} {refusal.message}")
             return Outcome(None, reason, detail=detail)
         except (ModelError, TimeoutError) as error:
             return Outcome(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-from rlm_kernel.engine.protocols import TOLD_CALLS, CallRecord
+from rlm_kernel.engine.protocols import TOLD_CALLS, CallKind, CallRecord, HostCall
+from rlm_kernel.errors import RLMError
 
 Kind = Literal["answers", "records"]
 _CELLS_SHARE = 8
@@ -134,3 +136,22 @@ def _size(record: CallRecord) -> int:
 def _shown(record: CallRecord) -> int:
     """Characters of its previews."""
     return sum(len(image.preview) for image in record.images)
+
+
+def at_once(
+    call: HostCall, kind: CallKind, digest: str, preview: str, answer: Any, failure: RLMError | None
+) -> CallRecord:
+    """The record of a call that has taken no time."""
+    error, error_type = (str(failure), failure.in_cell) if failure else (None, None)
+    return CallRecord(
+        call.id,
+        kind,
+        digest,
+        preview,
+        datetime.now(UTC),
+        0.0,
+        answer,
+        error,
+        error_type=error_type,
+        occurrence=call.occurrence,
+    )

@@ -437,8 +437,9 @@ class DeclaredTool:
 
 
 StopReason = Literal[
-    "answered", "turns", "calls", "cost", "tokens", "seconds", "no_answer", "interrupted", "error"
+    "answered", "turns", "calls", "cost", "tokens", "seconds", "batch", "no_answer", "interrupted", "error"
 ]
+"""Why a run ended. `batch`: the budget that it shared with other runs was used up."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlm_kernel.engine.answers import words_of
+from rlm_kernel.engine.evidence import final_body
 from rlm_kernel.engine.finals import meaning, unmarked
-from rlm_kernel.engine.hostcalls import digest, final_body
+from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.replies import parse_reply
 from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, has_ended, not_checked
 from rlm_kernel.trace.document import ANSWER_CAP

@@ -34,7 +34,12 @@ _MOST_COLOURED = 50_000
 """Characters of code that are coloured."""
 _WIDE, _NARROW = 180, 120
 """Columns of the table of calls where there is no terminal, and fewer than which it is made narrower for."""
-_ENDED = {"interrupted": "interrupted", "error": "failed", "no_answer": "no answer"}
+_ENDED = {
+    "interrupted": "interrupted",
+    "error": "failed",
+    "no_answer": "no answer",
+    "batch": "the batch's budget was used up",
+}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.purse import Purse
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.delivery import Give, answer_first
@@ -81,6 +82,7 @@ async def ask(
     tools: Sequence[Tool | ToolSource] = (),
     allow_call: AllowCall | None = None,
     schema: Mapping[str, Any] | None = None,
+    purse: Purse | None = None,
     answered: Give = lambda _result: None,
 ) -> Result:
     """Answer a question over a context, in a container of its own, with a trace.
@@ -100,13 +102,13 @@ async def ask(
         tools: what code in the kernel may call on the host.
         allow_call: asked before a call of a tool that asks. Default: it is refused.
         schema: a JSON schema that the answer must fit.
+        purse: what this run and others may use together.
         answered: hears the answer as soon as it is there, before the container is removed.
 
     Returns:
         What came of it. Of a run that ends without an answer, `answer` is None. Cancelling it stops the
-            running
-        cell, closes the trace and removes the container; once there is an answer, that is the result all the
-        same.
+        running cell, closes the trace and removes the container; once there is an answer, that is the result
+        all the same.
 
     Raises:
         RLMError: what prevents a run (see `rlm_kernel.errors`).
@@ -118,7 +120,7 @@ async def ask(
         asked, files = await _look_at(question, context, schema, trace, host)
         heard = await with_spans(view, say)
         return await _answered(
-            replace(asked, view=heard), files, host, models_of(settings, models, say), give
+            replace(asked, view=heard), files, host, models_of(settings, models, say), give, purse
         )
 
     return await answer_first(work, answered, say)
@@ -147,7 +149,12 @@ async def _look_at(
 
 
 async def _answered(
-    asked: Asked, files: GivenFiles, host: Host, models: AbstractAsyncContextManager[ModelSet], give: Give
+    asked: Asked,
+    files: GivenFiles,
+    host: Host,
+    models: AbstractAsyncContextManager[ModelSet],
+    give: Give,
+    purse: Purse | None,
 ) -> Result:
     async with (
         opened(host) as host,
@@ -156,7 +163,7 @@ async def _answered(
         KernelPool(host, ready.image) as kernels,
     ):
         running.environment.run.describe(trace=asked.trace, question=asked.question.text)
-        family, ledger = Family(ready.chosen, kernels), ledger_of(host)
+        family, ledger = Family(ready.chosen, kernels), ledger_of(host, purse=purse)
         outcome, totals = await answer(
             asked,
             running,

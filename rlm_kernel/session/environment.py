@@ -11,6 +11,7 @@ from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.approval import Approval, Approve
 from rlm_kernel.engine.ledger import Ledger, Limits, ModelLimits
 from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.purse import Purse
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError
 
@@ -151,15 +152,15 @@ def keep_of(settings: Settings) -> Keep:
     return Keep(parse_size(settings.trace.answers), parse_size(settings.trace.records))
 
 
-def ledger_of(host: Host, spent: Totals | None = None) -> Ledger:
-    """The account of a run; `spent`: as of the ledger."""
+def ledger_of(host: Host, spent: Totals | None = None, purse: Purse | None = None) -> Ledger:
+    """The account of a run; `spent`, `purse`: as of the ledger."""
     limits = host.settings.limits
     asks = limits.cost is None and limits.ask is not None
     approval = Approval(host.approve, limits.ask or 0.0) if asks else Approval()
     allowed = limits_of(host.settings)
     if host.tools:
         allowed = replace(allowed, tool_calls=limits.tool_calls)
-    return Ledger(allowed, spent=spent, approval=approval)
+    return Ledger(allowed, spent=spent, approval=approval, purse=purse)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -72,5 +72,6 @@ class Asker:
             view=view,
             say=self._say,
             schema=schema,
+            purse=self._purse,
             **self._tools,
         )

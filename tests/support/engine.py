@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from rlm_kernel.engine.protocols import (
     Models,
     Outcome,
 )
+from rlm_kernel.engine.purse import Purse
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused, KernelError, RLMError
 
@@ -227,11 +229,12 @@ class Run:
     heard: Any = field(default_factory=Recorder)
     images: bool = False
     whole: float = 0.0
+    purse: Purse | None = None
 
     def __post_init__(self) -> None:
         self.kernel = FakeKernel()
         self.models = Recorded(self.models)
-        self.ledger = Ledger(self.limits, clock=self.clock) if self.clock else Ledger(self.limits)
+        self.ledger = Ledger(self.limits, clock=self.clock or time.monotonic, purse=self.purse)
         tell: Listener = self.heard
         self.calls = HostCalls(SubCalls(self.models, self.ledger), tell, locate)
         self.kernel.handlers = self.calls.handlers()

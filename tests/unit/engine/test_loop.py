@@ -22,6 +22,7 @@ from rlm_kernel.engine.events import (
 from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.prompts import Profile
 from rlm_kernel.engine.protocols import Answer, Completion, ContextInfo, Message, Role, Usage
+from rlm_kernel.engine.purse import LocalPurse
 from rlm_kernel.errors import KernelError, ModelError, TraceError
 from rlm_kernel.models.scripted import ScriptedModels
 from tests.support.engine import INFO, PROFILE, Recorder, Run
@@ -309,6 +310,36 @@ async def test_tokens_and_money_at_their_end_force_one_answer(limits: Limits, re
     outcome = await run.outcome()
     assert (outcome.answer, outcome.stop_reason, outcome.forced) == (Answer("this"), reason, True)
     assert (run.ledger.totals().cost, run.ledger.totals().root_usage.total) == (3.0, 300)
+
+
+async def test_a_run_ends_with_what_it_has_when_the_batchs_budget_is_used_up_and_asks_for_no_last_answer() -> (
+    None
+):
+    run = Run(Priced([LOOK, LOOK, "FINAL(this)"]), purse=LocalPurse(cost=1.5))
+    outcome = await run.outcome()
+    assert (outcome.answer, outcome.stop_reason, outcome.forced) == (None, "batch", False)
+    assert outcome.detail == "The batch's limit of cost is reached: 2 of 1.5 US dollars used."
+    assert len(run.models.requests) == 2
+    assert outcome.detail in run.heard.notes
+
+
+async def test_a_last_answer_that_the_batchs_budget_refuses_is_told_with_the_limit_that_asked_for_it() -> (
+    None
+):
+    run = Run(Priced([LOOK, "FINAL(this)"]), Limits(turns=1), purse=LocalPurse(cost=1.0))
+    outcome = await run.outcome()
+    assert (outcome.answer, outcome.stop_reason) == (None, "batch")
+    assert "limit of turns is reached" in outcome.detail
+    assert "The batch's limit of cost is reached: 1 of 1 US dollars used." in outcome.detail
+
+
+async def test_code_is_told_that_the_batchs_budget_refuses_its_calls() -> None:
+    purse = LocalPurse(calls=3)
+    run = scripted(repl("ask_all([context, 'b', 'c'])"), repl("FINAL('x')"), purse=purse)
+    assert (await run.outcome()).stop_reason == "batch"
+    assert purse.spent.calls == 3
+    errors = [finished.call.error_type for finished in run.heard.of(CallFinished)]
+    assert errors == [None, None, "BudgetExceeded"]
 
 
 async def test_calls_at_their_end_raise_in_the_cell_and_the_run_goes_on() -> None:

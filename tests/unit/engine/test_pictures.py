@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from collections.abc import Sequence
@@ -15,9 +16,7 @@ from rlm_contract import MAX_ALL_PICTURES, MAX_PICTURE, MAX_PICTURES
 
 from rlm_kernel.engine import kernel_says, pictures
 from rlm_kernel.engine.hostcalls import digest
-from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.ledger import Ledger, Limits
-from rlm_kernel.engine.limits import ModelLimits
 from rlm_kernel.engine.protocols import CallRecord, Card, Completion, Message, Picture
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.engine.subcalls import chars
@@ -200,7 +199,11 @@ async def test_pictures_count_for_the_reservation() -> None:
 
         call.settle(Completion("", "m", Usage(1000, 0)))
     async with ledger.call("sub", chars([message])):
-        assert not ledger._fits(Asked("sub", "sub", chars([message, message])), ModelLimits())
+        waiting = asyncio.ensure_future(ledger.call("sub", chars([message, message])).__aenter__())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    call = await waiting
+    await call.__aexit__(None, None, None)
 
 
 def test_a_call_in_the_trace_with_a_preview_of_another_form_is_no_record() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from rlm_kernel import RLM, UsageError
 from rlm_kernel.engine.events import CellFinished, RunFinished, TurnReplied, TurnStarted
-from rlm_kernel.engine.hostcalls import digest, final_body
+from rlm_kernel.engine.evidence import final_body
+from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.protocols import Answer, Completion, Evidence, Outcome, Shares, Totals, Usage
 from rlm_kernel.session import documents
 from rlm_kernel.session.sources import provenance

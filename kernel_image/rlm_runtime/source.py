@@ -28,6 +28,7 @@ _APART, _LINE_APART = re.compile(rb"[\x00-\x2f]"), re.compile(rb"\n")
 """What is looked for where a line is longer: no part of a character either, but in encodings that switch by
 escapes.
 """
+_HALF = re.compile(rb"[\x81-\xfe][0-9]")
 LONGEST = 16 << 20
 """Bytes in which it must be."""
 _NEAR = 1 << 12
@@ -126,11 +127,15 @@ class Source:
             return self._cut_units(place)
         if self._single:
             return place
-        if (found := self.data.find(b"\n", place, place + _LINE)) >= 0:
+        found = self.data.find(b"\n", place, place + _LINE)
+        while found >= 0 and self._is_open(found):
+            found = self.data.find(b"\n", found + 1, place + _LINE)
+        if found >= 0:
             return found + 1
         for low in range(place, min(self.end, place + LONGEST), _NEAR):
-            if apart := self._apart.search(self.data.part(low, low + _NEAR)):
-                return low + apart.end()
+            for apart in self._apart.finditer(self.data.part(low, low + _NEAR)):
+                if not self._is_open(low + apart.start()):
+                    return low + apart.end()
         if self.end - place <= LONGEST:
             return self.end
         raise Unreadable(
@@ -138,6 +143,12 @@ class Source:
             "to be taken "
             f"apart. Convert it first: iconv -f {self.encoding} -t utf-8"
         )
+
+    def _is_open(self, place: int) -> bool:
+        """Whether the bytes before may be the half of a character of four bytes, which a decoder tells by
+        what stands behind them: in damaged texts of gb18030.
+        """
+        return self.encoding == "gb18030" and bool(_HALF.fullmatch(self.data.part(max(place - 2, self.start), place)))
 
     def _cut_units(self, place: int) -> int:
         place -= (place - self.start) % self._unit

@@ -310,6 +310,8 @@ def test_no_text_raises(text: str) -> None:
 )
 def test_blocks_come_back_as_they_were_written(codes: list[str]) -> None:
     assume(all(python.as_meant(code) == code for code in codes))
+    # A string that is still open goes on behind a fence.
+    assume(not any(quotes in code for code in codes for quotes in ("'''", '"""')))
     fence = "`" * (max(len(code) for code in codes) + 3)
     text = "\n".join(f"prose\n{fence}repl\n{code}\n{fence}" for code in codes)
     assert parse_reply(text).cells == tuple(code for code in codes if code.strip())

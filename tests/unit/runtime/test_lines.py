@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rlm_runtime import files, forms, lazytext, source
 from rlm_runtime.lazytext import LazyText, TooLarge
@@ -97,6 +97,7 @@ def on_disk(data: bytes, encoding: str, block: int) -> LazyText:
 
 
 @examples
+@example((b"aa\xf0\x9f\x98\x950\x852\n\xff", "gb18030"), 1, "")
 @given(texts(), st.integers(1, 9), st.sampled_from(["", "a", "^$", r"[^\x00]", "é|日", "c$", r"\r"]))
 def test_all_that_tells_of_lines_agrees(given_text: tuple[bytes, str], block: int, pattern: str) -> None:
     data, encoding = given_text

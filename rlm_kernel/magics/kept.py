@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 from rlm_kernel.config import Settings
 from rlm_kernel.errors import UsageError
 from rlm_kernel.magics.variables import Files
+from rlm_kernel.scratch import Scratch
 from rlm_kernel.session.answertypes import AnswerType
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.contexts import TABLES
@@ -47,13 +46,13 @@ class Kept:
     """Takes up its kernel for each question, and lets go of it: nothing of it runs between cells."""
 
     def __init__(self) -> None:
-        self._place: Path | None = None
+        self._scratch: Scratch | None = None
         self._files: Files | None = None
 
     @property
     def is_there(self) -> bool:
         """Whether a question has begun it."""
-        return self._place is not None
+        return self._scratch is not None
 
     async def ask(self, rlm: RLM, asking: Asking) -> Result:
         """Ask in it, once it has the values as files. Raises what `Session.ask` raises, and UsageError for
@@ -61,8 +60,9 @@ class Kept:
         """
         wanted = None if asking.answer_type is None else AnswerType(asking.answer_type)
         trace = None if asking.trace is None else trace_path(rlm.settings, asking.question, asking.trace)
-        begun = self._place is None
-        place = self._place = self._place or Path(tempfile.mkdtemp(prefix="rlm-notebook-"))
+        begun = self._scratch is None
+        self._scratch = self._scratch or Scratch("notebook")
+        place = self._scratch.path
         try:
             with Watched(True) as shown:
                 async with self._session(rlm, place, trace, shown) as session:
@@ -103,32 +103,32 @@ class Kept:
 
     async def stop(self) -> Path | None:
         """End it; where its trace is. None if there is none."""
-        if self._place is None:
+        if self._scratch is None:
             return None
-        state = await stop_session(_NAME, changes={"session.dir": self._place})
+        state = await stop_session(_NAME, changes={"session.dir": self._scratch.path})
         self._forget()
         return state.trace
 
     async def status(self) -> list[str]:
         """What it has, in lines for people."""
-        if self._place is None:
+        if self._scratch is None:
             return ["kernel      none is kept: --keep keeps one for the next question"]
-        return (await look_at(_NAME, changes={"session.dir": self._place})).lines()
+        return (await look_at(_NAME, changes={"session.dir": self._scratch.path})).lines()
 
     def discard(self) -> None:
         """End it as the notebook's process ends. Blocking; without an event loop, and without threads."""
         with contextlib.suppress(Exception):
-            if self._place is not None:
-                folder = SessionFolder(self._place, _NAME)
+            if self._scratch is not None:
+                folder = SessionFolder(self._scratch.path, _NAME)
                 if (state := folder.read()) is not None:
                     discard(state.run)
                     folder.remove(state)
         self._forget()
 
     def _forget(self) -> None:
-        if self._place is not None:
-            shutil.rmtree(self._place, ignore_errors=True)
-        self._place = self._files = None
+        if self._scratch is not None:
+            self._scratch.remove()
+        self._scratch = self._files = None
 
 
 def _check_trace(session: Session, trace: Path | None) -> None:

@@ -18,7 +18,7 @@ from tests.support.story import repl
 pytestmark = [pytest.mark.usefixtures("kernel_image"), pytest.mark.xdist_group("python-page")]
 REPLIES = {
     "who resigned, and when": "FINAL([{'name': 'Ana', 'date': '2025-03-01'}])",
-    "who resigned": "print(len(context))\nFINAL(llm_query('Who?'), evidence=grep('resign')) if files else FINAL(llm_query(context[0]))",
+    "who resigned": "mark = cite(grep('resigned')[0]) if files else llm_query(context[0])\nFINAL(f'Ana {mark}')",
     "how many tickets": "FINAL(sum(row['state'] == 'open' for row in records()))",
     "how many pages": "FINAL(len(context))",
     "how many lines": "FINAL(len(context.splitlines()))",

@@ -9,10 +9,12 @@ from typing import Any
 def install(pandas: Any) -> None:
     """Have `pandas.read_parquet` read by this module. Called once pandas is imported."""
 
-    def read_parquet(path: Any, engine: str = "auto", columns: Any = None, **_options: Any) -> Any:
-        """A Parquet file as a DataFrame: `path`, or an open file; `columns` chooses some. Other options of
-        pandas are not taken into account.
+    def read_parquet(path: Any, engine: str = "auto", columns: Any = None, **options: Any) -> Any:
+        """A Parquet file as a DataFrame: `path`, or an open file; `columns` chooses some. Raises TypeError
+        for other options of pandas.
         """
+        if given := [name for name, value in options.items() if value]:
+            raise TypeError(f"read_parquet has no option {given[0]} here: change the DataFrame that it gives")
         return _frame(pandas, path, columns)
 
     pandas.read_parquet = read_parquet

@@ -90,3 +90,25 @@ async def test_code_has_the_context_and_a_replay_has_it_again(
     moved = move(tmp_path)
     if moved is not None:
         assert (await RLM().areplay(moved)).same
+
+
+async def test_parquet_is_read_by_pandas_with_columns_index_and_a_clear_no_to_other_options(
+    isolated: Path, tmp_path: Path
+) -> None:
+    frame = pandas.DataFrame(TABLE).set_index("name")
+    frame.to_parquet(tmp_path / "named.parquet")
+    frame.iloc[:0].to_parquet(tmp_path / "empty.parquet")
+    code = """
+import pandas as pd
+frame = pd.read_parquet("named.parquet", engine="pyarrow")
+with open("named.parquet", "rb") as file:
+    same = pd.read_parquet(file, columns=["n"])
+try:
+    pd.read_parquet("named.parquet", filters=[("n", ">", 1)])
+except TypeError as error:
+    refused = str(error)
+FINAL([frame.index.name, list(frame.index), int(same["n"].sum()), len(pd.read_parquet("empty.parquet")), refused[:35]])
+"""
+    rlm = RLM(models=ScriptedModels([repl(code + "# context")]), options={"sandbox.memory": "512m"})
+    result = await rlm.aask("What?", [tmp_path / "named.parquet", tmp_path / "empty.parquet"])
+    assert result.value == ["name", ["Ana", "Bo"], 3, 0, "read_parquet has no option filters "]

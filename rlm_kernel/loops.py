@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +31,45 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         factory = asyncio.ProactorEventLoop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(work)
+
+
+def waited_for(asking: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> T:
+    """What it gives, for code that waits for it: from a loop of its own, and where one is running in this
+    thread already, as in a notebook, from one in another thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run(asking(*args, **options))
+    return _in_thread(asking(*args, **options))
+
+
+def _in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """What it gives, from a loop in a thread. An interrupt of the thread that waits, as by a notebook's stop
+    button, cancels the work and waits for its end; what it gives all the same is given.
+    """
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def main() -> T:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
+    with ThreadPoolExecutor(1) as pool:
+        # In this context: Jupyter's kernel tells by it which cell an output belongs to, and OpenTelemetry
+        # which span is current.
+        running = pool.submit(contextvars.copy_context().run, run, main())
+        try:
+            return running.result()
+        except BaseException as interrupt:
+            if running.done():
+                raise
+            loop, task = begun.result()
+            assert task is not None
+            loop.call_soon_threadsafe(task.cancel)
+            try:
+                return running.result()
+            except asyncio.CancelledError:
+                raise interrupt from None
 
 
 PATIENCE = 5.0

@@ -148,7 +148,9 @@ class Source:
         """Whether the bytes before may be the half of a character of four bytes, which a decoder tells by
         what stands behind them: in damaged texts of gb18030.
         """
-        return self.encoding == "gb18030" and bool(_HALF.fullmatch(self.data.part(max(place - 2, self.start), place)))
+        return self.encoding == "gb18030" and bool(
+            _HALF.fullmatch(self.data.part(max(place - 2, self.start), place))
+        )
 
     def _cut_units(self, place: int) -> int:
         place -= (place - self.start) % self._unit

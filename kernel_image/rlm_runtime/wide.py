@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from rlm_runtime import parquetframes
+
 WIDTH = 250
 """Characters of a line."""
 COLUMN = 200
@@ -34,6 +36,7 @@ def _pandas(pandas: Any) -> None:
     }
     for name, value in options.items():
         pandas.set_option(f"display.{name}", value)
+    parquetframes.install(pandas)
 
 
 def _numpy(numpy: Any) -> None:

@@ -75,6 +75,7 @@ class Work:
                 cost=totals.cost,
                 calls=self.ledger.calls,
                 models=totals.models,
+                tool_calls=totals.tool_calls,
             )
         attempts, spent = getattr(failure, "attempts", 1), getattr(failure, "spent", None)
         if isinstance(spent, Completion):

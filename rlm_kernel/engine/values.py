@@ -218,7 +218,8 @@ class CallRecord:
     this one; `models`: what each model has used of it. `role`: of the card of the model that was asked, of a
     child RLM that of its root model. `thoughts`: the beginning of what a sub model wrote for itself.
     `images`: the pictures that it was shown. `again`: it was not made, but had the answer that the same call
-    had in an earlier cell, which was cut off: it cost nothing and counts nowhere.
+    had in an earlier cell, which was cut off: it cost nothing and counts nowhere. `tool_calls`: of a child
+    RLM, those of all beneath it.
     """
 
     id: str
@@ -244,6 +245,7 @@ class CallRecord:
     role: str = "sub"
     models: Shares = field(default_factory=Shares)
     again: bool = False
+    tool_calls: int = 0
 
     def again_at(self, call: HostCall) -> CallRecord:
         """The record of a call that has this answer once more."""
@@ -259,6 +261,7 @@ class CallRecord:
             calls=0,
             trace="",
             models=Shares(),
+            tool_calls=0,
             stored=False,
             again=True,
         )

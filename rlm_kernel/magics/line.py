@@ -40,6 +40,7 @@ OPTIONS: Sequence[tuple[Sequence[str], dict[str, Any]]] = (
         {"metavar": "TYPE", "help": "type of the answer: list[str], or a pydantic model of the notebook's"},
     ),
     (("--trace",), {"metavar": "FILE", "help": "write the trace to this notebook; default: in rlm-traces/"}),
+    (("--timeout",), {"metavar": "SECONDS", "help": "seconds that the question may take"}),
     (
         ("--limit",),
         {
@@ -274,7 +275,7 @@ def _option(word: str, rest: Iterator[str], value_of: Value) -> list[str]:
 
 
 def _instead(name: str) -> str:
-    if re.match(r"--(max-|timeout|cost|turns|calls|tokens|seconds)", name):
+    if re.match(r"--(max-|cost|turns|calls|tokens|seconds)", name):
         return "Limits are set by their names: --limit cost=1, --limit seconds=600"
     near = did_you_mean(nearest(name, _NAMES))
     return f"{near} %rlm -h lists the options.".lstrip()
@@ -288,6 +289,8 @@ def _unquoted(value: str) -> str:
 def _options(given: Sequence[str]) -> Options:
     found = vars(_Parser().parse_args(list(given)))
     limits = [f"limits.{limit}" for limit in found.pop("limit") or ()]
+    if (seconds := found.pop("timeout")) is not None:
+        limits.append(f"limits.seconds={seconds}")
     assigned = from_assignments([*(found.pop("set") or ()), *limits])
     changes = {key: getattr(value, "value", value) for key, value in assigned.items()}
     for option, key in (("model", "root_llm.model"), ("sub_model", "sub_llm.model")):

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
+from rlm_kernel import loops
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.magics import complete, questions
-from rlm_kernel.magics.kept import Kept
+from rlm_kernel.magics.kept import Asking, Kept
 from rlm_kernel.magics.line import COMMANDS, Line, Options, check_command, help_text, of_cell, of_line
 from rlm_kernel.magics.variables import as_context, large_ones, look_up, value_of
 from rlm_kernel.nearest import did_you_mean, nearest
@@ -25,7 +26,7 @@ from rlm_kernel.printable import printable
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.contexts import TABLES
 from rlm_kernel.session.result import Result
-from rlm_kernel.session.rlm import RLM, _run
+from rlm_kernel.session.rlm import RLM
 
 _T = TypeVar("_T")
 RESULT = "_rlm"
@@ -150,31 +151,24 @@ class RLMMagics(Magics):
         rlm = self._model(options)
         for told in large_ones(values):
             print(told, flush=True)
+        cite = options.cite or None
+        place = None if options.trace is None else Path(options.trace).expanduser()
         if options.keep or options.new:
-            result = self._in_kept(rlm, question, values, options)
+            if options.new:
+                self._run(self.kept.stop)
+            asking = Asking(question, values, answer_type, cite, place)
+            result = self._run(lambda: self.kept.ask(rlm, asking))
         else:
-            trace = trace_path(
-                rlm.settings, question, None if options.trace is None else Path(options.trace).expanduser()
-            )
+            trace = trace_path(rlm.settings, question, place)
             context = as_context(values, trace.with_suffix(TABLES))
-            more: dict[str, Any] = {"answer_type": answer_type, "cite": options.cite or None}
-            result = rlm.ask(question, context, trace=trace, progress=True, **more)
+            result = rlm.ask(
+                question, context, trace=trace, progress=True, answer_type=answer_type, cite=cite
+            )
         self._results.append(result)
         self._user[RESULT] = result = _BelowItsRun(**vars(result))
         if options.bind is not None:
             self._user[options.bind] = result.answer if answer_type is None else result.value
         return result
-
-    def _in_kept(self, rlm: RLM, question: str, values: dict[str, Any], options: Options) -> Result:
-        for option, given in (("-t", options.type), ("--trace", options.trace), ("--cite", options.cite)):
-            if given:
-                raise UsageError(
-                    f"{option} does not go with a kernel that is kept.",
-                    hint="Leave --keep out, or --no-keep.",
-                )
-        if options.new:
-            self._run(self.kept.stop)
-        return self._run(lambda: self.kept.ask(rlm, question, values))
 
     def _check_forgotten(self, line: Line) -> None:
         """Raise UsageError where a question begins with a variable: `%rlm df How many rows?`."""
@@ -229,7 +223,7 @@ class RLMMagics(Magics):
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """What it gives, from a loop of its own: the notebook's is busy with this cell."""
-        return _run(work)
+        return loops.waited_for(work)
 
 
 class _BelowItsRun(Result):

@@ -8,8 +8,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.mcpserver.budget import Kernels
+from rlm_kernel.scratch import Scratch
 
 _T = TypeVar("_T")
 MAX_TRACES = 1_000
@@ -43,7 +42,8 @@ class Client:
 
     def __init__(self, kernels: Kernels, stop: Callable[[Client, str], Coroutine[Any, Any, None]]) -> None:
         """`stop` ends a session's kernel."""
-        self.folder = Path(tempfile.mkdtemp(prefix=f"rlm-mcp-{os.getpid()}-"))
+        self._scratch = Scratch("mcp", f"{os.getpid()}-")
+        self.folder = self._scratch.path
         self.sessions: dict[str, Kept] = {}
         self.traces: OrderedDict[str, Path] = OrderedDict()
         self.roots: list[Path] | None = None
@@ -124,4 +124,4 @@ class Client:
         for name in list(self.sessions):
             with contextlib.suppress(RLMError):
                 await self.stop(name)
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        await asyncio.to_thread(self._scratch.remove)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlm_kernel import system
+from rlm_kernel import scratch, system
 from rlm_kernel.sandbox import containers as engine_containers
 from rlm_kernel.sandbox import image, volumes
 from rlm_kernel.sandbox.containers import remove_container
@@ -85,6 +85,7 @@ def collect(
         yield from _sessions(client, dry_run)
         yield from _sent(client, dry_run)
         yield from _builds(dry_run)
+        yield from _scratch(dry_run)
         yield from _images(client, dry_run, images)
 
 
@@ -212,6 +213,15 @@ def _builds(dry_run: bool) -> Iterator[Leftover]:
                 if not dry_run:
                     shutil.rmtree(folder)
                 yield Leftover("folder", str(folder), size)
+
+
+def _scratch(dry_run: bool) -> Iterator[Leftover]:
+    """Folders for temporary files of processes that were killed."""
+    for folder in scratch.left_over():
+        size = _size(folder)
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield Leftover("folder", str(folder), size)
 
 
 def _is_old(made: float) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import json
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.totals import Totals
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
+from rlm_kernel.scratch import scratch
 from rlm_kernel.serve.chat import Chat, compose
 from rlm_kernel.serve.files import ClientFiles
 from rlm_kernel.serve.kernels import Kernel, Kernels, new_name
@@ -317,10 +317,8 @@ async def serving(
     models raises.
     """
     given = {key: value for key, value in (changes or {}).items() if value is not None}
-    folder = await asyncio.to_thread(
-        lambda: tempfile.TemporaryDirectory(prefix="rlm-serve-", ignore_cleanup_errors=True)
-    )
-    with folder as place:
+    with scratch("serve") as folder:
+        place = str(folder)
         settings = load_settings(config_file, given)
         own = {**_GUARDED, "session.dir": place, "session.idle": settings.serve.idle + _LEFT_IDLE}
         given |= own

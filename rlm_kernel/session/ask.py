@@ -21,6 +21,7 @@ from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.purse import Purse
 from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Asked, Family, answer
+from rlm_kernel.session.asyncitems import in_thread
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
@@ -142,7 +143,7 @@ async def _look_at(
     if given is None and not question.named:
         refuse_missing(question.absent)
     question.tell_absent(host.say)
-    inputs = await asyncio.to_thread(gather, given, path)
+    inputs = await in_thread(gather, given, path)
     await asyncio.to_thread(check_readable, inputs.paths)
     late = bool(question.named or host.tools or host.settings.mcp.servers) or host.consent is not None
     return Asked(question, inputs, path), GivenFiles(inputs.paths, named=question.named, late=late)

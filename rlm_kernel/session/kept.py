@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rlm_kernel import loops
 from rlm_kernel.config import Settings
 from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.scratch import scratch
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.inputs import Context
@@ -100,9 +100,7 @@ class Kept:
             raise UsageError("The question is empty.", hint='Ask something: rlm.ask("How many …?", context)')
         place = trace_path(self._settings, question, trace)
         async with AsyncExitStack() as stack:
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="rlm-kept-", ignore_cleanup_errors=True)
-            )
+            folder = str(stack.enter_context(scratch("kept")))
             stack.callback(_remove_unasked, place)
             changes = {"session.dir": folder, "session.idle": min(MOST_IDLE, self._settings.session.idle)}
             self._session = await stack.enter_async_context(

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import loops
-from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
-from rlm_kernel.errors import NoAnswer, UsageError
+from rlm_kernel.errors import UsageError
+from rlm_kernel.session.answertypes import AnswerType
 from rlm_kernel.session.ask import ask, trace_path
 from rlm_kernel.session.delivery import Give
 from rlm_kernel.session.environment import Host, Say, silent
@@ -41,8 +34,6 @@ from rlm_kernel.tools.tool import AllowCall
 if TYPE_CHECKING:
     from rlm_kernel.session.regression.suite import Suite
     from rlm_kernel.session.session import Session
-
-_T = TypeVar("_T")
 
 
 class RLM:
@@ -199,8 +190,8 @@ class RLM:
             NoAnswer: the answer is not of the type.
             RLMError: what prevents a run.
         """
-        adapter = None if answer_type is None else _adapter(answer_type)
-        schema = None if adapter is None else adapter.json_schema()
+        wanted = None if answer_type is None else AnswerType(answer_type)
+        schema = None if wanted is None else wanted.schema
         place = None if trace is None else Path(trace)
         with self._watched(progress, view) as shown:
             if self._kept is None:
@@ -234,7 +225,7 @@ class RLM:
                     question, context, place, say=shown.say, answered=answered, **options
                 )
             result = shown.done(await asking)
-        return result if adapter is None or result.answer is None else _typed(result, adapter)
+        return result if wanted is None else wanted.of(result)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
         """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its
@@ -244,7 +235,7 @@ class RLM:
             return self._background.run(self.aask(question, context, **options))
         if self._kept is not None and not self._kept.closed:
             raise UsageError("This RLM was entered by `async with`.", hint="Await rlm.aask(…) instead.")
-        return _run(self.aask, question, context, **options)
+        return loops.waited_for(self.aask, question, context, **options)
 
     def stream(self, question: str, context: Context = None, **options: Any) -> Stream:
         """`aask` as the events of its run, as they come: `async for event in rlm.stream(…)`.
@@ -261,15 +252,18 @@ class RLM:
         *,
         paths: Sequence[Path] = (),
         progress: bool | None = None,
+        changes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AbstractAsyncContextManager[Session]:
         """A session that is kept in the working directory, `async with`: taken up, or begun with the files;
         it stays afterwards.
 
-        `progress`: of its questions. `options` as of `session.manager.open_session`.
+        `progress`: of its questions. `changes`: settings by dotted name, over those of the RLM. `options` as
+        of `session.manager.open_session`.
         """
         progress = self._progress if progress is None else progress
-        return self._open(name, paths=paths, progress=progress, changes=self._changes, **options)
+        changed = {**self._changes, **(changes or {})}
+        return self._open(name, paths=paths, progress=progress, changes=changed, **options)
 
     def _open(self, name: str, **options: Any) -> AbstractAsyncContextManager[Session]:
         from rlm_kernel.session.manager import open_session
@@ -279,7 +273,7 @@ class RLM:
             "config_file": self._config_file,
             "models": self._models,
         }
-        return open_session(name, **given, **self._with_tools(options))
+        return open_session(name, **{**given, **self._with_tools(options)})
 
     async def aresume(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Result:
         """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of
@@ -298,7 +292,7 @@ class RLM:
 
     def resume(self, trace: Path | str, **options: Any) -> Result:
         """`aresume` for code without an event loop."""
-        return _run(self.aresume, trace, **options)
+        return loops.waited_for(self.aresume, trace, **options)
 
     async def afork(
         self,
@@ -317,7 +311,7 @@ class RLM:
 
     def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
         """`afork` for code without an event loop."""
-        return _run(self.afork, trace, question, at=at, **options)
+        return loops.waited_for(self.afork, trace, question, at=at, **options)
 
     async def aapply(
         self,
@@ -339,7 +333,7 @@ class RLM:
 
     def apply(self, trace: Path | str, context: Context = None, **options: Any) -> Result:
         """`aapply` for code without an event loop."""
-        return _run(self.aapply, trace, context, **options)
+        return loops.waited_for(self.aapply, trace, context, **options)
 
     async def areplay(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Replayed:
         """Run a trace's cells again and compare; `options` as of `session.replay.replay`.
@@ -352,7 +346,7 @@ class RLM:
 
     def replay(self, trace: Path | str, **options: Any) -> Replayed:
         """`areplay` for code without an event loop."""
-        return _run(self.areplay, trace, **options)
+        return loops.waited_for(self.areplay, trace, **options)
 
     async def atest(self, folder: Path | str, **options: Any) -> Suite:
         """Ask the questions of a folder's traces again, and compare the answers; `options` as of
@@ -366,7 +360,7 @@ class RLM:
 
     def test(self, folder: Path | str, **options: Any) -> Suite:
         """`atest` for code without an event loop."""
-        return _run(self.atest, folder, **options)
+        return loops.waited_for(self.atest, folder, **options)
 
     async def averify(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Verified:
         """Check all that a trace says, without any model; `options` as of `session.verify.verify`."""
@@ -376,7 +370,7 @@ class RLM:
 
     def verify(self, trace: Path | str, **options: Any) -> Verified:
         """`averify` for code without an event loop."""
-        return _run(self.averify, trace, **options)
+        return loops.waited_for(self.averify, trace, **options)
 
     def _with_tools(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of one run, with the tools that hold for it."""
@@ -404,78 +398,3 @@ class RLM:
 def _listeners(options: dict[str, Any]) -> dict[str, Any]:
     """The options that hear a run; they are taken out."""
     return {name: options.pop(name) for name in ("view", "say") if name in options}
-
-
-def _adapter(answer_type: Any) -> TypeAdapter[Any]:
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(answer_type)
-        plain(adapter.json_schema())
-    except RecursionError:  # which its name would give, too
-        raise UsageError(
-            "Answers cannot be of this type: it is nested too deep.",
-            hint="Take a pydantic model that refers to itself.",
-        ) from None
-    except (PydanticUserError, TypeError, NameError, SyntaxError, ValueError) as error:
-        what = " ".join(str(error).split())
-        raise UsageError(
-            f"Answers cannot be of the type {answer_type!r}: {what[:300]}",
-            hint="Take a pydantic model, or a type such as list[str].",
-        ) from error
-    return adapter
-
-
-def _typed(result: Result, adapter: TypeAdapter[Any]) -> Result:
-    """The result with its value as the type has it. Raises NoAnswer."""
-    try:
-        if result.value is not None:
-            return replace(result, value=adapter.validate_json(json.dumps(result.value)))
-        try:
-            return replace(result, value=adapter.validate_python(result.answer))
-        except ValidationError:
-            # In words instead of by code: JSON, perhaps.
-            return replace(result, value=adapter.validate_json(result.answer or ""))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise NoAnswer(
-            "The answer is not of the type that was asked for: "
-            f"{where + ': ' if where else ''}{problem['msg']}.",
-            hint=f"The answer is in the trace: {result.trace}",
-        ) from error
-
-
-def _run(asking: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: Any) -> _T:
-    """What it gives, from a loop of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return loops.run(asking(*args, **options))
-    return _in_thread(asking(*args, **options))
-
-
-def _in_thread(work: Coroutine[Any, Any, _T]) -> _T:
-    """What it gives, from a loop in a thread. An interrupt of the thread that waits, as by a notebook's stop
-    button, cancels the work and waits for its end; what it gives all the same is given.
-    """
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
-
-    async def main() -> _T:
-        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
-        return await work
-
-    with ThreadPoolExecutor(1) as pool:
-        # In this context: Jupyter's kernel tells by it which cell an output belongs to, and OpenTelemetry
-        # which span is current.
-        running = pool.submit(contextvars.copy_context().run, loops.run, main())
-        try:
-            return running.result()
-        except BaseException as interrupt:
-            if running.done():
-                raise
-            loop, task = begun.result()
-            assert task is not None
-            loop.call_soon_threadsafe(task.cancel)
-            try:
-                return running.result()
-            except asyncio.CancelledError:
-                raise interrupt from None

@@ -31,6 +31,7 @@ from rlm_kernel.report.records import questions_asked
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.assembly import Assembly, history_of
+from rlm_kernel.session.asyncitems import in_thread
 from rlm_kernel.session.before import before_this, left_behind
 from rlm_kernel.session.conversation import conversation, first_question, recorded, turns_of
 from rlm_kernel.session.delivery import Give, answer_first
@@ -389,7 +390,7 @@ class Session:
         Files, tables, bytes and texts are then in `files`; what JSON holds is in `context_1`, the next in
         `context_2`. What is loaded then, by lines. Raises UsageError, FileRefused, TraceError.
         """
-        given = await asyncio.to_thread(gather_beside, context, self.trace)
+        given = await in_thread(gather_beside, context, self.trace)
         if not given.made:
             return await self.load(given.paths)
         loaded = await self._load(

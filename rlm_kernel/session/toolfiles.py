@@ -16,6 +16,7 @@ from rlm_kernel import bounded
 from rlm_kernel.checked import plain
 from rlm_kernel.errors import FileRefused, ToolError
 from rlm_kernel.session import contexts
+from rlm_kernel.session.plainvalues import as_json
 from rlm_kernel.tools.tool import ToolResult
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _plain(value: Any, most: int) -> Any:
     """A value as JSON data. Raises ToolError, UsageError."""
     if isinstance(value, str) and len(value) > most:
         raise _too_large(len(value), most)
-    written = contexts.as_json(value)
+    written = as_json(value)
     if len(written) > most:
         raise _too_large(len(written), most)
     try:

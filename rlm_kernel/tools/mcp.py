@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import MCPServer
 from rlm_kernel.errors import InternalError, RLMError, SetupError
+from rlm_kernel.scratch import scratch
 from rlm_kernel.tools.mcp_filling import Lookup, filled
 from rlm_kernel.tools.mcp_results import Folder
 from rlm_kernel.tools.mcp_server import Server
@@ -74,8 +73,8 @@ class MCPServers:
             yield []
             return
         _needs_library()
-        with tempfile.TemporaryDirectory(prefix="rlm-mcp-", ignore_cleanup_errors=True) as folder:
-            files = Folder(Path(folder))
+        with scratch("mcp") as folder:
+            files = Folder(folder)
             running: list[Server] = []
             try:
                 opening = (self._open(name, one, files, running) for name, one in wanted.items())

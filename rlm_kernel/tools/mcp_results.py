@@ -23,6 +23,8 @@ MAX_BLOCKS = 200
 """Parts of one answer."""
 MAX_TOLD = 2_000
 """Characters of an error that a server tells."""
+MISSING = "not-loaded.txt"
+"""The file that says which links of an answer could not be loaded, where its value is no text."""
 _NAME = re.compile(r"[^\w.-]+")
 Read = Callable[[str], Awaitable[Mapping[str, Any]]]
 """Asks the server for a resource by its address."""
@@ -76,13 +78,24 @@ async def result_of(raw: Mapping[str, Any], folder: Folder, read: Read, *, unwra
     if raw.get("isError"):
         said = told("\n".join(texts))
         raise RLMError(said or "The tool failed, and did not say why.")
-    files: list[Path] = []
+    files, missing = [], []
     for block in blocks:
-        if isinstance(block, Mapping):
-            files += await _files(block, folder, read)
+        if _is(block, "resource_link") and isinstance(uri := block.get("uri"), str):
+            try:
+                # The server itself is asked, whatever the address: this host opens none that a server names.
+                files += await files_of(await read(uri), folder)
+            except RLMError as error:  # of many links one may lead nowhere: the others are there
+                missing.append(
+                    f"[{told(block.get('uri'), 200)} could not be loaded: {told(error.message, 300)}]"
+                )
+        elif isinstance(block, Mapping):
+            files += await _files(block, folder)
     value = raw.get("structuredContent")
     if value is None:
+        texts += missing
         return ToolResult("\n".join(texts) if texts or not files else None, files)
+    if missing:
+        files.append(await folder.write(MISSING, "text/plain", "\n".join(missing).encode()))
     if not shallow(value):
         raise RLMError("The answer is nested too deep.")
     return ToolResult(
@@ -90,7 +103,7 @@ async def result_of(raw: Mapping[str, Any], folder: Folder, read: Read, *, unwra
     )
 
 
-async def _files(block: Mapping[str, Any], folder: Folder, read: Read) -> list[Path]:
+async def _files(block: Mapping[str, Any], folder: Folder) -> list[Path]:
     kind = block.get("mimeType")
     kind = kind if isinstance(kind, str) else None
     if _is(block, "image") or _is(block, "audio"):
@@ -98,9 +111,6 @@ async def _files(block: Mapping[str, Any], folder: Folder, read: Read) -> list[P
         return [await folder.write(name, kind, decoded(block.get("data")))]
     if _is(block, "resource") and isinstance(block.get("resource"), Mapping):
         return await files_of({"contents": [block["resource"]]}, folder)
-    if _is(block, "resource_link") and isinstance(uri := block.get("uri"), str):
-        # The server itself is asked, whatever the address: this host opens no address that a server names.
-        return await files_of(await read(uri), folder)
     return []
 
 

@@ -78,8 +78,10 @@ class Server:
                 yield tool
 
     def _is_wanted(self, tool: str) -> bool:
-        server = self._server
-        return fits(tool, server.tools) and not fits(tool, server.deny) and server.may_call(tool) != "deny"
+        return fits(tool, self._server.tools) and self._is_allowed(tool)
+
+    def _is_allowed(self, name: str) -> bool:
+        return not fits(name, self._server.deny) and self._server.may_call(name) != "deny"
 
     def _tool(self, definition: Mapping[str, Any], taken: Collection[str]) -> Tool:
         theirs = str(definition["name"])
@@ -149,11 +151,14 @@ class Server:
         async def resource(given: Mapping[str, Any]) -> ToolResult:
             return ToolResult(None, await files_of(await self._read(str(given.get("uri", ""))), self._folder))
 
-        about = f"Lists the resources of MCP server {told(self.name, 60)}: uri, name, type, size, about."
-        yield self._as_tool(listing, signature_of({}, {"type": "array"}), about, resources, "resources")
-        wanted = {"properties": {"uri": {"type": "string"}}, "required": ["uri"]}
-        text = f"Loads the resource of that uri into `files`, and gives its text; {listing}() has the uris."
-        yield self._as_tool(reading, signature_of(wanted), text, resource, "resource")
+        # The settings know them by these names, as the tools by the server's.
+        if self._is_allowed("resources"):
+            about = f"Lists the resources of MCP server {told(self.name, 60)}: uri, name, type, size, about."
+            yield self._as_tool(listing, signature_of({}, {"type": "array"}), about, resources, "resources")
+        if self._is_allowed("resource"):
+            wanted = {"properties": {"uri": {"type": "string"}}, "required": ["uri"]}
+            text = f"Loads the resource of that uri into `files`, and gives its text; {listing}() has them."
+            yield self._as_tool(reading, signature_of(wanted), text, resource, "resource")
 
     def _resource(self, one: Mapping[str, Any]) -> dict[str, Any]:
         names = {"uri": "uri", "name": "name", "mimeType": "type", "size": "size", "description": "about"}

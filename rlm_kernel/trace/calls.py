@@ -49,6 +49,7 @@ def _count(spent: Totals, call: CallMeta) -> None:
     if not was_made(call):
         return
     spent.calls += call.calls
+    spent.tool_calls += call.tool_calls
     spent.children += bool(call.trace)
     spent.stored += call.stored
     usage, known, unpriced = usage_of(call), call.cost or 0.0, int(call.cost is None and call.error is None)

@@ -361,7 +361,8 @@ class CallMeta(_Part):
     `cut`: the model's reply ends at its limit of tokens. `estimated`: the provider did not count the tokens.
     `role`: which model was asked, by its name in the settings; of a child RLM: which is its root model.
     `models`: of a child RLM, what each model has used. `again`: the answer is that of the same call in an
-    earlier cell, which was cut off; this one was not made, and cost nothing.
+    earlier cell, which was cut off; this one was not made, and cost nothing. `tool_calls`: of a child RLM,
+    those of all beneath it.
     """
 
     id: str
@@ -392,6 +393,7 @@ class CallMeta(_Part):
     role: ModelName = "sub"
     models: SharesMeta = {}
     again: bool = False
+    tool_calls: Count = 0
 
     @classmethod
     def of(cls, call: CallRecord) -> CallMeta:

@@ -1,7 +1,7 @@
 """A run as OpenTelemetry spans, named by the semantic conventions for generative AI (`CONVENTIONS`).
 
-The run is `invoke_agent`, a reply of the root model and a sub-call are `chat`, a cell is `execute_tool`; a
-child RLM is an `invoke_agent` below the cell that asked it.
+The run is `invoke_agent`, a reply of the root model and a sub-call are `chat`, a cell is `execute_tool`, and
+so is a tool's call below it; a child RLM is an `invoke_agent` below the cell that asked it.
 """
 
 from __future__ import annotations
@@ -126,6 +126,8 @@ class Spans:
                 run.calls[call_id] = self._now(), prompt[:MAX_TEXT] if self._capture else ""
             case events.CallFinished(call=call) if call.kind in MODEL_CALLS:
                 self._call(run, call)
+            case events.CallFinished(call=call) if call.kind == "tool":
+                self._tool_call(run, call)
             case events.RunFinished(outcome, totals):
                 self._close(path, outcome, totals)
 
@@ -236,7 +238,22 @@ class Spans:
             _fail(span, call.error_type or "cancelled", self._described(call.error))
         span.end(self._now())
 
-    # Cells
+    # Tools and cells
+
+    def _tool_call(self, run: _Run, call: CallRecord) -> None:
+        """A call of a function of the host. Its preview is `name(arguments)`."""
+        began, _ = run.calls.pop(call.id, (self._now(), ""))
+        if call.again or call.started.timestamp() * 1e9 < run.began:
+            return  # replayed: nobody was asked
+        name, _, arguments = call.preview.partition("(")
+        name = name[:100] if name.isidentifier() else "_OTHER"
+        about = {**_tool(call.id, name), **self._text("gen_ai.tool.call.arguments", arguments[:-1])}
+        if call.error is None:
+            about |= self._text("gen_ai.tool.call.result", json.dumps(call.answer, default=str))
+        span = self._start(f"execute_tool {name}", run.cell or run.span, about, began)
+        if call.error is not None:
+            _fail(span, call.error_type or "cancelled", self._described(call.error))
+        span.end(self._now())
 
     def _cell_ends(self, run: _Run, result: CellResult) -> None:
         run.calls.clear()
@@ -322,12 +339,12 @@ def _used(usage: Usage) -> dict[str, Any]:
     return used | {name: tokens for name, tokens in more.items() if tokens}
 
 
-def _tool(cell_id: str) -> dict[str, Any]:
+def _tool(call_id: str, name: str = TOOL) -> dict[str, Any]:
     return {
         "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": TOOL,
+        "gen_ai.tool.name": name,
         "gen_ai.tool.type": "function",
-        "gen_ai.tool.call.id": cell_id[:100],
+        "gen_ai.tool.call.id": call_id[:100],
     }
 
 

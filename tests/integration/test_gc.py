@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -18,6 +20,7 @@ import pytest
 from rlm_kernel.sandbox import cleanup, containers, image, rundir
 from rlm_kernel.sandbox.cleanup import IDLE_MARGIN, collect
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
+from rlm_kernel.scratch import Scratch
 from tests.integration.conftest import Rlm
 
 LABEL = f"rlm-test-{os.getpid()}"
@@ -109,6 +112,39 @@ def test_a_container_whose_owner_is_gone_goes_with_its_folder(crashed: Crashed, 
     assert names(docker_client) == set()
     assert not run.path.exists()
     assert collected(docker_client) == []
+
+
+def test_folders_for_temporary_files_of_killed_programs_are_taken_and_those_in_use_are_not(
+    docker_client: Any, alone: Path
+) -> None:
+    code = "from rlm_kernel.scratch import Scratch; print(Scratch('kept').path, flush=True); input()"
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(alone)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdin is not None
+    assert program.stdout is not None
+    theirs = Path(program.stdout.readline().strip())
+    (theirs / "state").write_text("x" * 1000)
+    mine, young = Scratch("mcp", "1-"), alone / "rlm-serve-young"
+    young.mkdir()
+    (young / ".in-use").touch()
+    (alone / "rlm-kept-other").mkdir()  # another program's: it has no such file
+    for folder in (theirs, mine.path):
+        os.utime(folder / ".in-use", (LONG_AGO, LONG_AGO))
+    assert collected(docker_client) == []
+    program.kill()
+    program.communicate()
+    assert collected(docker_client, dry_run=True) == [("folder", str(theirs))]
+    assert collected(docker_client) == [("folder", str(theirs))]
+    assert not theirs.exists()
+    assert {one.name for one in alone.iterdir()} >= {mine.path.name, young.name, "rlm-kept-other"}
+    mine.remove()
+    mine.remove()
+    assert not mine.path.exists()
 
 
 async def test_a_session_in_use_is_left_alone(sandbox: Any, docker_client: Any) -> None:

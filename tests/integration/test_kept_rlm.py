@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import docker
 import pytest
 
 from rlm_kernel import RLM, RLMError, ScriptedModels, UsageError
+from rlm_kernel.engine.approval import Expected
 from rlm_kernel.engine.events import Event, RunFinished
+from rlm_kernel.engine.protocols import Card
 from rlm_kernel.trace.reader import read_trace
 from tests.support.story import repl
 
@@ -182,3 +185,53 @@ async def test_a_run_that_fails_leaves_nothing(isolated: Path) -> None:
         with pytest.raises(RLMError):
             await asking.aask("No reply?", "x")
     assert containers() == []
+
+
+def test_an_interrupt_stops_the_question_and_the_kernel_stays(isolated: Path) -> None:
+    asking = rlm("kept = 7; print('in it', flush=True); import time; time.sleep(1000)", "FINAL(kept)")
+    pressed: list[bool] = []
+
+    def press(event: Event) -> None:
+        if "in it" in str(event) and not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does: the main thread waits for the answer
+
+    with asking:
+        with pytest.raises(KeyboardInterrupt):
+            asking.ask("Sleep?", "x", view=press)
+        (kept,) = containers()
+        assert asking.ask("What was kept?").value == 7
+        assert containers() == [kept]
+    assert containers() == []
+
+
+async def test_one_question_may_ask_before_much_is_spent_and_cite_and_the_next_does_not(
+    isolated: Path,
+) -> None:
+    (isolated / "a.log").write_text("pump 1 fine\npump 2 broke\n")
+    asked: list[Expected] = []
+
+    async def approve(wanted: Expected) -> bool:
+        asked.append(wanted)
+        return False
+
+    spends = "try:\n    llm_query('label')\nexcept BudgetExceeded as error:\n    FINAL(type(error).__name__)"
+    models = ScriptedModels(
+        [
+            repl(spends),
+            repl("FINAL(len(grep('broke')))"),
+            repl("FINAL(f\"It broke {cite(grep('broke')[0])}.\")"),
+            repl("FINAL(llm_query('label'))"),
+        ],
+        str.upper,
+        cards=[Card("sub", "scripted/sub", 1000, input_price=100.0, output_price=100.0)],
+    )
+    async with RLM(models=models, options={**SMALL, "limits.ask": 0.000001}) as asking:
+        refused = await asking.aask("Label?", isolated / "a.log", approve=approve)
+        cited = await asking.aask("What broke?", cite=True)
+        free = await asking.aask("Label again?")
+    assert refused.answer == "BudgetExceeded"
+    assert len(asked) == 1
+    assert [one.quote for one in cited.evidence] == ["pump 2 broke"]
+    assert free.answer == "LABEL"
+    assert not free.evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from jupyter_core.utils import ensure_async
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -36,7 +38,11 @@ def by_code(*cells):
 shown = by_code("print(sorted(files)); FINAL(str(context))")
 listed = by_code("FINAL(['a', 'b'])")
 counts = by_code("n = globals().get('n', 0) + 1; FINAL(f'{n}: {sorted(files)}')")
-endless = by_code("import time; time.sleep(600)")
+endless = by_code("print('be' + 'gun', flush=True); import time; time.sleep(600)")
+cites = by_code("print(context)", "FINAL(f'A line {cite(grep(chr(108))[0])}')")
+COUNTS = "n = globals().get('n', 0) + 1; FINAL([n, int(budget()['seconds'] is not None)])"
+bounded = RLM(models=ScriptedModels(lambda _: f'```repl\n{COUNTS}\n```'), options={"limits.seconds": 500})
+numbers = by_code(COUNTS)
 table, text, conf = pd.DataFrame({"a": [1, 2]}), "some words", {"k": 1}
 Path("a.log").write_text("a line\n")
 log = Path("a.log")
@@ -45,7 +51,20 @@ print(os.getpid())
 """
 
 
-def executed(folder: Path, *cells: str, **options: Any) -> list[Any]:
+class _Stopping(NotebookClient):
+    """Presses the stop button once code in the container has printed `begun`."""
+
+    _pressed: asyncio.Task[Any] | None = None
+
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        if self._pressed is None and "begun" in str(msg["content"].get("data", "")):
+            self._pressed = asyncio.ensure_future(ensure_async(self.km.interrupt_kernel()))
+        return super().process_message(msg, cell, cell_index)
+
+
+def executed(
+    folder: Path, *cells: str, client: type[NotebookClient] = NotebookClient, **options: Any
+) -> list[Any]:
     """The cells as they are after their run, behind those that set up."""
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in (SET_UP, *cells)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -54,7 +73,7 @@ def executed(folder: Path, *cells: str, **options: Any) -> list[Any]:
         "allow_errors": True,
         **options,
     }
-    NotebookClient(notebook, **given).execute()
+    client(notebook, **given).execute()
     nbformat.validate(notebook)
     assert notebook.cells[0].outputs[0].output_type == "stream", notebook.cells[0].outputs
     return list(notebook.cells)
@@ -111,13 +130,43 @@ def test_a_kept_kernel_has_its_variables_in_the_next_cell_and_ends_with_the_note
     assert replayed.same, [(verdict.cell, verdict.verdict, verdict.diff) for verdict in replayed.verdicts]
 
 
+def test_a_kept_kernel_takes_the_options_of_each_question(kernel_image: Any, tmp_path: Path) -> None:
+    _, first, printed, second, elsewhere, cited, fresh = executed(
+        tmp_path,
+        "%%rlm --rlm numbers --keep text --trace mine.ipynb -t list[int] --as found\nFirst?",
+        "print(found, _rlm.trace.name, type(found[0]).__name__)",
+        "%%rlm --rlm numbers --keep\nSecond?",
+        "%%rlm --rlm numbers --keep --trace other.ipynb\nElsewhere?",
+        "%%rlm --rlm cites --keep log --cite\nWhich line?",
+        "%%rlm --rlm numbers --new --trace other.ipynb\nAnother kernel?",
+    )
+    assert answer(first).startswith("<Result '[1, 0]'")
+    assert printed.outputs[0].text == "[1, 0] mine.ipynb int\n"
+    assert answer(second).startswith("<Result '[2, 0]'"), "the type was that of one question"
+    assert "The kernel that is kept has a trace" in elsewhere.outputs[-1].traceback[0]
+    assert "Evidence: 1 passage" in cited.outputs[-1].data["text/html"]
+    assert answer(fresh).startswith("<Result '[1, ")
+    assert (tmp_path / "mine.ipynb").exists()
+    assert (tmp_path / "other.ipynb").exists()
+
+
+def test_the_time_of_a_question_in_a_kept_kernel_is_its_own(kernel_image: Any, tmp_path: Path) -> None:
+    _, bounded, free = executed(
+        tmp_path,
+        "%%rlm --rlm numbers --keep text\nFirst?",
+        "%%rlm --rlm bounded --keep\nSecond?",
+        "%%rlm --rlm numbers --keep\nThird?",
+    )[1:]
+    assert "'[2, 1]'" in answer(bounded)
+    assert "'[3, 0]'" in answer(free)
+
+
 def test_the_stop_button_ends_the_run_and_its_container(kernel_image: Any, tmp_path: Path) -> None:
     start, stopped, after = executed(
         tmp_path,
         "%%rlm --rlm endless text\nHow long?",
         "print(len(_rlm.answer)) if '_rlm' in globals() else print('none')",
-        timeout=6,
-        interrupt_on_timeout=True,
+        client=_Stopping,
     )
     assert "<b>Interrupted</b>" in stopped.outputs[0].data["text/html"]
     assert stopped.outputs[1].traceback == ["KeyboardInterrupt: the question was stopped."]

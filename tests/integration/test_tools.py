@@ -206,6 +206,7 @@ async def test_children_have_tools_only_if_said(tmp_path: Path) -> None:
     result = await rlm.aask("What?", trace=tmp_path / "trace.ipynb")
     assert "[2, false]" in (result.answer or "").replace("False", "false").replace('"', "")
     assert result.totals.tool_calls == 2
+    assert read_trace(result.trace).spent().tool_calls == 2, "as a run that is resumed counts them"
 
 
 async def test_a_session_goes_on_with_other_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ BESIDE = {
     "nearest",
     "pathtext",
     "printable",
+    "scratch",
     "secrets",
     "system",
     "_version",

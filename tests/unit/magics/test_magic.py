@@ -156,7 +156,8 @@ def test_what_has_no_answer_leaves_no_old_one(shell: InteractiveShell, asked: As
             "UsageError: scripted has models, limits and settings of its own.",
         ),
         ("%%rlm -m {modle}\nWho?", "UsageError: There is no variable modle in this notebook."),
-        ("%%rlm --keep -t int\nWho?", "UsageError: -t does not go with a kernel that is kept."),
+        ("%%rlm --keep -t slice\nWho?", "UsageError: Answers cannot be of the type"),
+        ("%%rlm --timeout soon\nWho?", "ConfigError: limits.seconds"),
         ("%rlm --limit turns=many", "ConfigError: limits.turns"),
     ],
 )

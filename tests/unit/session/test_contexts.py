@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import decimal
+import enum
 import io
+import itertools
 import json
 import math
+import uuid
 from collections import Counter, UserDict, deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ import pydantic
 import pytest
 
 from rlm_kernel.errors import UsageError
+from rlm_kernel.session.asyncitems import in_thread
 from rlm_kernel.session.inputs import Inputs, gather
 
 
@@ -29,6 +34,10 @@ from rlm_kernel.session.inputs import Inputs, gather
 class Point:
     x: int
     y: float
+
+
+class Colour(enum.Enum):
+    RED = "red"
 
 
 class Person(pydantic.BaseModel):
@@ -56,6 +65,17 @@ def kept(context: Any, folder: Path) -> Any:
         (Counter("aab"), {"a": 2, "b": 1}),
         (UserDict(a=1), {"a": 1}),
         ({1: "a", None: "b"}, {"1": "a", "null": "b"}),
+        ({(1, "a"): "x"}, {"1,a": "x"}),
+        ([Colour.RED, {Colour.RED: 1}], ["red", {"red": 1}]),
+        ({"b": b"text", "half": "a\ud83d"}, {"b": "text", "half": "a\ud83d"}),
+        ("half \udc00 a character", "half \udc00 a character"),
+        ([pandas.NaT, pandas.NA, pandas.Timestamp("2025-01-02")], [None, None, "2025-01-02T00:00:00"]),
+        ([Point(1, pandas.NaT)], [{"x": 1, "y": None}]),
+        (pandas.Index([1, 2]), [1, 2]),
+        (pandas.Categorical(["a", "b"]), ["a", "b"]),
+        ([pandas.DataFrame({"a": [1]}, index=pandas.Index(["x"], name="k"))], [[{"k": "x", "a": 1}]]),
+        (pyarrow.array([1, None]), [1, None]),
+        (pyarrow.scalar(3), 3),
         (numpy.arange(3), [0, 1, 2]),
         ({"n": numpy.int64(7), "f": numpy.float32(0.5)}, {"n": 7, "f": 0.5}),
         ({"rows": pandas.DataFrame({"a": [1]}), "note": "x"}, {"rows": [{"a": 1}], "note": "x"}),
@@ -156,7 +176,14 @@ def test_a_table_is_a_parquet_file(table: Any, tmp_path: Path) -> None:
     ("frame", "columns"),
     [
         (pandas.DataFrame({1: [1], ("a", "b"): [2]}), ["1", "a.b"]),
-        (pandas.DataFrame({"n": [1]}, index=pandas.Index(["x"], name="key")), ["n", "key"]),
+        (pandas.DataFrame({"n": [1]}, index=pandas.Index(["x"], name="key")), ["key", "n"]),
+        (pandas.DataFrame({"n": [1]}, index=pandas.RangeIndex(1, name="row")), ["row", "n"]),
+        (pandas.DataFrame({"n": [1]}, index=["x"]), ["index", "n"]),
+        (pandas.DataFrame({"n": [1]}, index=pandas.Index([5], name="n")), ["index_n", "n"]),
+        (
+            pandas.DataFrame({"n": [1]}, index=pandas.MultiIndex.from_tuples([("a", 1)])),
+            ["level_0", "level_1", "n"],
+        ),
         (pandas.Series([1, 2], name="n"), ["n"]),
         (polars.Series("n", [1]), ["n"]),
         (pandas.DataFrame({"n": []}), ["n"]),
@@ -176,14 +203,45 @@ def test_several_tables_by_name_are_files_of_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "t.context").iterdir()] == ["c.parquet"]
 
 
+def cyclic() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    found["me"] = [found]
+    return found
+
+
+def deep() -> Any:
+    found: Any = 1
+    for _ in range(5_000):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("context", "why"),
     [
-        (object(), "a object is nothing"),
-        ([lambda: 1], "a function is nothing"),
+        (object(), "nothing for a value of the type object"),
+        ({"rows": [1, lambda: 1]}, r"\['rows'\]\[1\]: JSON has nothing for a value of the type function"),
+        ({"photo": b"\xff\xfe"}, r"\['photo'\]: these bytes are no text"),
+        ({(1, 2): "a", "1,2": "b"}, r"\['1,2'\]: two keys are the same text"),
+        (cyclic(), r"\['me'\]\[0\]: it contains itself"),
+        (deep(), "nested too deep"),
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "several columns named 'a'"),
+        (pandas.DataFrame([[1, 2]], columns=[1, "1"]), "several columns named '1'"),
+        (pyarrow.table([[1], [2]], names=["a", "a"]), "several columns named 'a'"),
+        ([pandas.DataFrame([[1, 2]], columns=["a", "a"])], "several columns named 'a'"),
         ({"a": Path("x"), "b": 1}, "paths among other values"),
         ([Path("x"), "y"], "paths among other values"),
-        (pandas.DataFrame({"a": [1, "x", {}]}), "cannot be written as Parquet"),
+        (pandas.DataFrame({"ok": [1, 2, 3], "a": [1, "x", {}]}), "column 'a' .* holds dict and int and str"),
+        (pandas.DataFrame({"ok": [1], "big": [2**70]}), "column 'big' of the table"),
+        (pandas.DataFrame({"o": [object()], "p": [object()]}), "column 'o' .* Nor can 'p'"),
+        (pandas.DataFrame({"s": pandas.Series(["\ud800"], dtype=object)}), "column 's' of the table"),
+        (pandas.Series([1, "x"], name="s"), "column 's' of the table"),
+        (polars.DataFrame({"ok": [1], "o": [object()]}), "column 'o' of the table"),
+        (
+            pyarrow.table({"ok": [1], "i": pyarrow.array([(1, 2, 3)], pyarrow.month_day_nano_interval())}),
+            "column 'i' of the table",
+        ),
+        (polars.LazyFrame({"a": [1]}).select("b"), "unable to find column"),
         (named(io.RawIOBase(), "x"), "cannot be read"),
     ],
 )
@@ -197,3 +255,83 @@ def test_what_is_no_number_is_kept(tmp_path: Path) -> None:
     found = kept({"a": math.nan, "b": math.inf}, tmp_path)
     assert math.isnan(found["a"])
     assert found["b"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (pandas.period_range("2025-01", periods=2, freq="M"), ["2025-01", "2025-02"]),
+        (pandas.interval_range(0, 2), ["(0, 1]", "(1, 2]"]),
+        (pandas.arrays.SparseArray([0, 1]), [0, 1]),
+        ([None, uuid.UUID(int=1)], [None, "00000000-0000-0000-0000-000000000001"]),
+    ],
+)
+def test_columns_that_parquet_has_no_type_for_are_what_they_stand_for(
+    values: Any, found: list[Any], tmp_path: Path
+) -> None:
+    inputs = gather(pandas.DataFrame({"a": values}), tmp_path / "t.ipynb")
+    assert pyarrow.parquet.read_table(inputs.paths[0]).to_pydict() == {"a": found}
+
+
+async def test_an_async_generator_is_written_as_its_items_come(tmp_path: Path) -> None:
+    loop, loops = asyncio.get_running_loop(), set()
+
+    async def texts() -> AsyncIterator[Any]:
+        for number in range(100):
+            loops.add(asyncio.get_running_loop())
+            await asyncio.sleep(0)
+            yield number
+
+    inputs = await in_thread(gather, texts(), tmp_path / "t.ipynb")
+    assert json.loads(inputs.paths[0].read_text()) == list(range(100))
+    assert loops == {loop}
+
+
+async def test_what_an_async_generator_raises_is_its_own(tmp_path: Path) -> None:
+    async def broken() -> AsyncIterator[str]:
+        yield "a"
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await in_thread(gather, broken(), tmp_path / "t.ipynb")
+
+
+async def test_an_async_generator_that_waits_for_ever_is_closed_when_the_question_is_stopped(
+    tmp_path: Path,
+) -> None:
+    waits, closed = asyncio.Event(), []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            waits.set()
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    task = asyncio.create_task(in_thread(gather, endless(), tmp_path / "t.ipynb"))
+    await waits.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]
+
+
+async def test_an_async_generator_without_end_stops_with_the_question(tmp_path: Path) -> None:
+    many, closed = asyncio.Event(), []
+
+    async def endless() -> AsyncIterator[int]:
+        try:
+            for number in itertools.count():
+                yield number
+                if number == 100:
+                    many.set()
+        finally:
+            closed.append(True)
+
+    task = asyncio.create_task(in_thread(gather, endless(), tmp_path / "t.ipynb"))
+    await many.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]

@@ -153,6 +153,41 @@ def test_attributes_have_the_names_of_the_conventions() -> None:
     assert agent.status.status_code is StatusCode.UNSET
 
 
+def test_a_call_of_a_tool_is_a_span_below_its_cell_with_arguments_only_where_texts_are_captured() -> None:
+    tool = {"kind": "tool", "preview": "weather(city='Bonn')", "answer": {"value": 21}, "model": None}
+    for capture in (False, True):
+        made = Made(capture=capture)
+        made(
+            *run(
+                *called(id="1", **tool),
+                *called(
+                    id="2",
+                    **{**tool, "preview": "mail()", "answer": None},
+                    error="no",
+                    error_type="ToolError",
+                ),
+                *called(id="3", **tool, again=True),
+                *called(id="4", **{**tool, "preview": "two words()"}),
+            )
+        )
+        top, cell = "invoke_agent rlm", "execute_tool python"
+        names = ("weather", "mail", "_OTHER")
+        assert {f"{top} > {cell} > execute_tool {name}" for name in names} <= made.tree
+        span = made.one("execute_tool weather")
+        assert span.kind is SpanKind.INTERNAL
+        told = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "weather",
+            "gen_ai.tool.type": "function",
+            "gen_ai.tool.call.id": "1",
+        }
+        texts = {"gen_ai.tool.call.arguments": "city='Bonn'", "gen_ai.tool.call.result": '{"value": 21}'}
+        assert dict(span.attributes) == (told | texts if capture else told)
+        failed = made.one("execute_tool mail")
+        assert failed.attributes["error.type"] == "ToolError"
+        assert failed.status.status_code is StatusCode.ERROR
+
+
 def test_what_fails_has_its_kind_of_error() -> None:
     made = Made()
     failed = replace(

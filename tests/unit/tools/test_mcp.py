@@ -17,6 +17,7 @@ from rlm_kernel.config import MCPServer
 from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.secrets import redact
 from rlm_kernel.tools.mcp import MCPServers
+from rlm_kernel.tools.mcp_results import Folder, result_of
 from rlm_kernel.tools.tool import Tool, ToolResult
 from tests.support.mcp_http import hostile_server
 
@@ -141,6 +142,50 @@ async def test_only_the_tools_of_the_settings_are_there_and_each_has_its_permiss
             "s_get_issue_v2_x": "allow",
         }
         assert found.said == ["MCP server 's' has no tool 'nope'."]
+
+
+@pytest.mark.parametrize(
+    ("more", "has"),
+    [
+        ({}, {"s_resources", "s_resource"}),
+        ({"deny": ["resource"]}, {"s_resources"}),
+        ({"deny": ["resource*"]}, set()),
+        ({"permission": "deny"}, set()),
+        ({"permission": {"resources": "deny", "*": "allow"}}, {"s_resource"}),
+    ],
+)
+async def test_what_is_denied_may_be_a_function_for_resources(more: dict[str, Any], has: set[str]) -> None:
+    async with opened(s=good(**more)) as found:
+        assert {name for name in found.tools if "resource" in name} == has
+
+
+LINK = {"type": "resource_link", "name": "x"}
+
+
+async def _read(uri: str) -> Mapping[str, Any]:
+    if "gone" in uri:
+        raise RLMError("it is \x1b[31mgone")
+    return {"contents": [{"uri": uri, "text": "here"}]}
+
+
+@pytest.mark.parametrize("structured", [False, True])
+async def test_a_link_that_leads_nowhere_is_told_and_the_rest_of_the_answer_is_there(
+    structured: bool, tmp_path: Path
+) -> None:
+    content = [
+        {"type": "text", "text": "see"},
+        *({**LINK, "uri": uri} for uri in ("docs://a.txt", "docs://gone", 7)),
+    ]
+    answer: dict[str, Any] = {"content": content, **({"structuredContent": {"n": 1}} if structured else {})}
+    result = await result_of(answer, Folder(tmp_path), _read, unwrap=False)
+    told = "[docs://gone could not be loaded: it is \N{REPLACEMENT CHARACTER}[31mgone]"
+    if structured:
+        assert result.value == {"n": 1}
+        assert told in result.files[-1].read_text()
+        assert result.files[-1].name == "not-loaded.txt"
+    else:
+        assert result.value == f"see\n{told}"
+    assert [path.read_text() for path in result.files[:1]] == ["here"]
 
 
 async def test_a_server_that_does_not_start_is_told_and_the_run_has_the_tools_of_the_others() -> None:

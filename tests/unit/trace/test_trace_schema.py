@@ -39,6 +39,7 @@ def test_a_call_and_an_account_come_back_from_the_trace_as_they_were() -> None:
         "stored": True,
         "calls": 4,
         "again": True,
+        "tool_calls": 5,
         "images": (
             PictureNote("a" * 64, "image/png", 500, 20, 10, "aGk="),
             PictureNote("b" * 64, "image/jpeg", 9, 1, 1),

@@ -1,0 +1,134 @@
+"""Values of Python programs as JSON: what is no plain value becomes one, or an error says where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rlm_kernel.errors import UsageError
+from rlm_kernel.session import contexttables
+
+HINT = "Give a text, bytes, a Path or several, a table, a file object, or what JSON can hold."
+_MISSING = ("NaTType", "NAType")
+"""What pandas has for a value that is missing."""
+_LISTS = ("tolist", "to_dicts", "to_pylist", "as_py")
+"""Methods of arrays, columns and tables that give plain values."""
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON. Dataclasses, pydantic models, dates, enums, sets, arrays and tables are plain values
+    then, and keys are texts. Raises UsageError.
+    """
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        return json.dumps(value, ensure_ascii=False)
+    walk = _Walk()
+    try:
+        return json.dumps(walk.plain(value), ensure_ascii=False)
+    except UsageError:
+        raise
+    except RecursionError as error:
+        raise _refused("it is nested too deep") from error
+    except Exception as error:  # a value's own methods may raise anything
+        raise _refused(f"{walk.where()}{' '.join(str(error).split())[:300]}") from error
+
+
+class _Walk:
+    """Goes through one value. `_path` is where it is, and where it was when something was wrong."""
+
+    def __init__(self) -> None:
+        self._path: list[str] = []
+        self._around: set[int] = set()
+        """The ids of what the value is in."""
+
+    def where(self) -> str:
+        """The place, before a colon; "" for the value itself."""
+        shown = "".join(self._path[:6]) + ("…" if len(self._path) > 6 else "")
+        return f"{shown}: " if shown else ""
+
+    def plain(self, value: Any) -> Any:
+        if value is None or isinstance(value, str | int | float):
+            return value
+        if type(value).__name__ in _MISSING:
+            return None
+        if id(value) in self._around:
+            raise TypeError("it contains itself")
+        self._around.add(id(value))
+        found = self._made_plain(value)
+        self._around.remove(id(value))
+        return found
+
+    def _made_plain(self, value: Any) -> Any:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return _text(bytes(value))
+        if isinstance(value, Mapping):
+            return self._dict(value)
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._list(value)
+        for method in _LISTS:
+            if hasattr(value, method):
+                return self.plain(getattr(value, method)())
+        if hasattr(value, "to_dict") and hasattr(value, "columns"):
+            return self.plain(contexttables.rows_of(value))
+        if dataclasses.is_dataclass(value) and not isinstance(value, type) and not _has_own(value):
+            return self._dict({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        from pydantic_core import to_jsonable_python
+
+        return to_jsonable_python(value, fallback=self._other, inf_nan_mode="constants")
+
+    def _dict(self, value: Mapping[Any, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            name = _name(key)
+            self._path.append(f"[{str(name)[:40]!r}]")
+            if name in found:
+                raise TypeError("two keys are the same text")
+            found[name] = self.plain(item)
+            self._path.pop()
+        return found
+
+    def _list(self, value: Collection[Any]) -> list[Any]:
+        found = []
+        for number, item in enumerate(value):
+            self._path.append(f"[{number}]")
+            found.append(self.plain(item))
+            self._path.pop()
+        return found
+
+    def _other(self, value: Any) -> Any:
+        if isinstance(value, Collection):
+            return self._list(value)
+        if hasattr(value, "to_dict"):
+            return self.plain(value.to_dict())
+        name = type(value).__name__
+        raise TypeError(f"JSON has nothing for a value of the type {name}")
+
+
+def _has_own(value: Any) -> bool:
+    """A dataclass of pydantic, which says itself how it is plain."""
+    return hasattr(value, "__pydantic_serializer__")
+
+
+def _name(key: Any) -> str:
+    """A key as JSON has it."""
+    if isinstance(key, str):
+        return key
+    from pydantic_core import to_jsonable_python
+
+    name: str = json.loads(json.dumps(to_jsonable_python({key: None}), default=str)).popitem()[0]
+    return name
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise TypeError(
+            "these bytes are no text: base64.b64encode(…).decode() makes one, and bytes alone are a file"
+        ) from None
+
+
+def _refused(why: str) -> UsageError:
+    return UsageError(f"The context cannot be handed to the kernel: {why}.", hint=HINT)

@@ -100,6 +100,11 @@ def for_each(question: str, patterns: Sequence[str]) -> Drafts:
             )
 
 
+def count_files(patterns: Sequence[str]) -> int:
+    """How many files `for_each` would ask of. Blocking."""
+    return sum(1 for pattern in dict.fromkeys(patterns) for _ in _files(pattern))
+
+
 def _files(pattern: str) -> Iterator[str]:
     whole = os.path.expanduser(pattern)
     if os.path.isdir(whole):

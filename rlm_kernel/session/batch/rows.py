@@ -110,7 +110,7 @@ def _opened(path: Path) -> IO[bytes]:
             f"{path} is a folder.", hint="For a question about each file in it: --each 'FOLDER/**/*'"
         )
     if path.suffix.lower() == ".gz":
-        return io.BufferedReader(gzip.open(path))  # type: ignore[type-var]
+        return io.BufferedReader(gzip.open(path))
     return path.open("rb")
 
 
@@ -196,7 +196,8 @@ def _array(first: str, lines: Iterator[tuple[int, bytes | str] | BadLine]) -> li
 
 def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> Iterator[Row | BadLine]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
-    texts = _texts(lines)
+    skipped: list[BadLine] = []
+    texts = _texts(lines, skipped)
     header = next((text for text in texts if text.strip()), "")
     delimiter = delimiter or max(_DELIMITERS, key=header.count)
     rows = csv.reader(itertools.chain([header], texts), delimiter=delimiter)
@@ -207,8 +208,9 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
             while not any(cells):
                 cells = next(rows)
         except StopIteration:
+            yield from skipped
             return
-        except (csv.Error, _TooLong) as error:
+        except csv.Error as error:
             yield BadLine(number, f"it cannot be read: {_short(error)}")
             continue
         if len(cells) > len(names):
@@ -217,22 +219,25 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
         yield Row(number, dict(itertools.zip_longest(names, cells, fillvalue="")))
 
 
-class _TooLong(Exception):
-    pass
-
-
-def _texts(lines: Iterable[tuple[int, bytes | str] | BadLine]) -> Iterator[str]:
-    """Of a table as spreadsheets write it: in UTF-8, or as Windows has it."""
+def _texts(
+    lines: Iterable[tuple[int, bytes | str] | BadLine], skipped: list[BadLine] | None = None
+) -> Iterator[str]:
+    """Of a table as spreadsheets write it: in UTF-8, or as Windows has it. `skipped` gets the bad lines."""
     for line in lines:
         if isinstance(line, BadLine):
-            continue  # its row is short of fields, or is none
-        raw = line[1]
-        if isinstance(raw, bytes):
-            try:
-                raw = raw.decode("utf-8")
-            except UnicodeDecodeError:
-                raw = raw.decode("cp1252", "replace")
-        yield raw.removeprefix("\ufeff")
+            if skipped is not None:
+                skipped.append(line)
+            continue
+        yield _decoded(line[1]).removeprefix("\ufeff")
+
+
+def _decoded(raw: bytes | str) -> str:
+    if isinstance(raw, str):
+        return raw
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
 
 
 def _parquet(path: Path) -> Iterator[Row | BadLine]:

@@ -66,6 +66,8 @@ class Tally:
     paid: Paid = field(default_factory=Paid)
     """By this run."""
     calls: int = 0
+    all_read: bool = False
+    """Whether there are no more questions."""
     slowest: list[tuple[float, str]] = field(default_factory=list)
 
     @property
@@ -158,6 +160,7 @@ class Batch:
                 if reading is not None and reading.done():
                     one, reading = reading.result(), None
                     more = one is not None
+                    self.tally.all_read = not more
                     if isinstance(one, BadLine):
                         self.tally.bad += 1
                         heard.bad(one)

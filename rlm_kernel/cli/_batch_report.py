@@ -13,7 +13,6 @@ from rlm_kernel.views.batch import Counts
 if TYPE_CHECKING:
     from rlm_kernel.session.batch.item import Done
     from rlm_kernel.session.batch.questions import Entry
-    from rlm_kernel.session.batch.results import Results
     from rlm_kernel.session.batch.run import Tally
 
 
@@ -28,14 +27,9 @@ class Report:
         self.go_on = go_on
         self.total: int | None = None
         self.tally: Tally = Tally()
-        self._out, self._traces = out, out
-        self._results: Results | None = None
+        self._out = self.traces = out
         self._clock = time.monotonic
         self._began = self._clock()
-
-    def took(self, results: Results, traces: Path) -> None:
-        """The results are open."""
-        self._results, self._traces = results, traces
 
     def counts(self) -> Counts:
         """For the live view."""
@@ -63,7 +57,7 @@ class Report:
 
     def so_far(self) -> str:
         """For who interrupts it; "" as long as nothing was done."""
-        if self._results is None:
+        if not self.tally.asked and not self.tally.running:
             return ""
         return (
             f" after {self._asked()}. What has an answer is in {shown_path(self._out)}; "
@@ -74,7 +68,7 @@ class Report:
         """What came of it, for people. `next_`: with what to type next, where something failed."""
         now = self.tally
         answered = now.answered + now.before["answered"]
-        yield f"{counted(now.done, 'question')}: {answered:,} answered{self._others()}"
+        yield f"{counted(now.done - now.bad, 'question')}: {answered:,} answered{self._others()}"
         earlier = sum(now.before.values())
         told = [
             self._asked(),
@@ -87,7 +81,7 @@ class Report:
             slowest = (f"{id_[:40]} {seconds:,.1f} s" for seconds, id_ in sorted(now.slowest, reverse=True))
             yield f"slowest: {', '.join(slowest)}"
         yield f"results: {shown_path(self._out)}"
-        yield f"traces: {shown_path(self._traces)}"
+        yield f"traces: {shown_path(self.traces)}"
         if next_ and (command := self._next()):
             yield f"next: {command}"
 
@@ -110,7 +104,7 @@ class Report:
             "calls": now.calls,
             "seconds": round(self._clock() - self._began, 3),
             "results": str(self._out),
-            "traces": str(self._traces),
+            "traces": str(self.traces),
         }
 
     def _others(self) -> str:
@@ -141,9 +135,10 @@ class Report:
     def _next(self) -> str:
         now = self.tally
         none = now.no_answer + now.before["no_answer"] + now.failed + now.before["failed"]
-        if not none or "--retry" in self.go_on:
+        if not none or "--retry-all" in self.go_on or ("--retry" in self.go_on and not now.passing):
             return ""
-        return f"{self.go_on} --retry-failed (or --retry-all)"
+        go_on = self.go_on.removesuffix(" --retry-failed")
+        return f"{go_on} --retry-{'failed' if now.passing else 'all'}"
 
 
 def _money(known: float, unpriced: int) -> str:

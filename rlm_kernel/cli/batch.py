@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel import system
 from rlm_kernel.cli import _batch_report, _complete, _events
 from rlm_kernel.cli._report import worded
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
@@ -21,13 +20,15 @@ from rlm_kernel.cli.options import FILES, INPUT, LIMITS, OUTPUT, SANDBOX, RunOpt
 from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
 from rlm_kernel.nearest import did_you_mean, nearest_path
 from rlm_kernel.printable import printable
+from rlm_kernel.system import quoted
 
 if TYPE_CHECKING:
     from rlm_kernel.config import Settings
     from rlm_kernel.session.batch.engine import Engine
+    from rlm_kernel.session.batch.output import Places
     from rlm_kernel.session.batch.questions import Drafts
     from rlm_kernel.session.batch.results import Retry
-    from rlm_kernel.session.batch.run import Batch, Budget
+    from rlm_kernel.session.batch.run import How
     from rlm_kernel.views.batch import BatchView
 
 _SHOWN = 20
@@ -130,13 +131,14 @@ def batch(
     """
     asked = _asked(questions, each, rows, id_, file)
     settings = options.settings()
-    from rlm_kernel.session.batch.run import Budget
+    from rlm_kernel.session.batch.output import Places
+    from rlm_kernel.session.batch.run import Budget, How
 
     retry: Retry = "all" if retry_all else "passing" if retry_failed else "no"
     place = (out or asked.out).absolute()
     _refuse_input(place, asked)
-    task = _Task(asked, place, traces, Budget(max_cost_all, max_tokens_all), retry, keep_going)
-    running = _Running(options, task)
+    how = How(Budget(max_cost_all, max_tokens_all), retry, keep_going)
+    running = _Running(options, _Task(asked, Places(place, traces), how))
     ended = run_to_end(
         running.run(lambda view: _engine(settings, options, jobs, view), settings),
         lambda: running.report.so_far(),
@@ -158,11 +160,8 @@ class _Asked:
 @dataclass(frozen=True)
 class _Task:
     asked: _Asked
-    out: Path
-    traces: Path | None
-    budget: Budget
-    retry: Retry
-    keep_going: bool
+    places: Places
+    how: How
 
 
 def _asked(
@@ -202,6 +201,11 @@ def _asked(
             rows,
         )
     source = Path(questions[0])
+    if source.is_dir():
+        raise UsageError(
+            f"{source} is a folder.",
+            hint=f"For a question about each file in it: --each {quoted(str(source))}",
+        )
     if source != STDIN and not source.exists():
         near = did_you_mean(nearest_path(source)) if len(questions[0]) < 200 else ""
         raise UsageError(
@@ -239,7 +243,7 @@ class _Running:
         from rlm_kernel.views.batch import BatchView
 
         self._task = task
-        self.report = _batch_report.Report(task.out, _go_on())
+        self.report = _batch_report.Report(task.places.out or Path(), _go_on())
         self._view = BatchView(self.report.counts, quiet=options.quiet or options.json_events)
         self._bad = 0
         self._failed = 0
@@ -248,29 +252,24 @@ class _Running:
         """Ask all of it. What ended it before its end, if the budget did. Raises RLMError."""
         import asyncio
 
-        from rlm_kernel.session.batch.output import by, opened
-        from rlm_kernel.session.batch.questions import entries
-        from rlm_kernel.session.batch.run import Batch, Heard
+        from rlm_kernel.session.batch.output import by
+        from rlm_kernel.session.batch.output import ready as open_
+        from rlm_kernel.session.batch.run import Heard
 
         task, report = self._task, self.report
         with self._view:
             report.total = await asyncio.to_thread(task.asked.total)
-            async with opened(task.out, task.traces) as (results, traces):
-                report.took(results, traces.folder)
-                if results.dropped:
+            made = open_(task.asked.drafts(), engine(self._view), task.places, task.how, by(settings))
+            async with made as ready:
+                report.traces = ready.traces
+                if ready.results is not None and ready.results.dropped:
                     self._view.tell("The last line of the results was cut off; its question is asked again.")
-                made = engine(self._view)
-                batch: Batch = Batch(
-                    made, traces, results, budget=task.budget, retry=task.retry, keep_going=task.keep_going
-                )
-                report.tally = batch.tally
-                async with made:
-                    try:
-                        asked = entries(task.asked.drafts(), by(settings))
-                        async for _ in batch.run(asked, Heard(self._done, self._told_bad)):
-                            pass
-                    except BudgetExceeded as error:
-                        return error
+                report.tally = ready.batch.tally
+                try:
+                    async for _ in ready.batch.run(ready.entries, Heard(self._done, self._told_bad)):
+                        pass
+                except BudgetExceeded as error:
+                    return error
         return None
 
     def _done(self, entry: Any, done: Any) -> None:
@@ -288,14 +287,14 @@ class _Running:
     def _told_bad(self, line: Any) -> None:
         self._bad += 1
         if self._bad <= _SHOWN:
-            print(f"rlm: line {line.number} is left out: {printable(line.why)}.", file=sys.stderr)
+            print(f"rlm: line {line.number} is left out: {printable(line.why)}", file=sys.stderr)
         elif self._bad == _SHOWN + 1:
             print("rlm: more lines are left out; they are counted in the end.", file=sys.stderr)
 
 
 def _go_on() -> str:
     """The same command, as it is typed."""
-    return system.quoted("rlm", *sys.argv[1:])
+    return quoted("rlm", *sys.argv[1:])
 
 
 def _end(running: _Running, ended: RLMError | None, options: RunOptions) -> None:

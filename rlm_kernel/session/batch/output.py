@@ -8,12 +8,16 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.loops import to_its_end
+from rlm_kernel.session.batch.engine import Engine
+from rlm_kernel.session.batch.questions import Drafts, Entries, entries
 from rlm_kernel.session.batch.results import Results, rows
+from rlm_kernel.session.batch.run import Batch, How
 from rlm_kernel.session.batch.traces import Traces, write_index
 
 RESULTS, TRACES = ".results.jsonl", ".traces"
@@ -47,7 +51,8 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
     results = await asyncio.to_thread(Results.open, out)
 
     def index() -> None:
-        write_index(folder, rows(results.path), results.path.parent)
+        if results.lines:
+            write_index(folder, rows(results.path), results.path.parent)
 
     try:
         await asyncio.to_thread(index)
@@ -57,6 +62,42 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
             await to_its_end(asyncio.to_thread(index))
     finally:
         results.close()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a batch leaves what came of it. Without `out` there are traces alone; by default these are
+    beside it.
+    """
+
+    out: Path | None = None
+    traces: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A batch, its questions, and the places that it has open."""
+
+    batch: Batch
+    entries: Entries
+    traces: Path
+    results: Results | None = None
+
+
+@contextlib.asynccontextmanager
+async def ready(
+    drafts: Drafts, engine: Engine, places: Places, how: How, made_by: str
+) -> AsyncIterator[Ready]:
+    """A batch with its engine at work. `made_by`: as `by` gives it. Raises what `opened` and the engine
+    raise.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        results, traces = None, Traces(places.traces or Path("rlm-traces"))
+        if places.out is not None:
+            results, traces = await stack.enter_async_context(opened(places.out, places.traces))
+        asked = entries(drafts, made_by, compared=results is not None)
+        await stack.enter_async_context(engine)
+        yield Ready(Batch(engine, traces, results, how), asked, traces.folder, results)
 
 
 def by(settings: Settings, names: Mapping[str, str] | None = None) -> str:

@@ -30,6 +30,7 @@ _MEMBERS = 10_000
 _NO_QUESTIONS = 20
 """Bad lines at the beginning, and no good one, after which a file is none of questions."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9])?")
+_NONE = object()
 _UNTRUSTED = {"sandbox.question_files": False}
 """Of a question in which stand values of a table or names of files: paths in them are nobody's wish."""
 
@@ -124,16 +125,15 @@ def of_program(questions: Iterable[Any], contexts: Iterable[Any] | None = None) 
     """
     given = None if contexts is None else iter(contexts)
     for number, one in enumerate(questions, 1):
+        context = None
+        if given is not None and (context := next(given, _NONE)) is _NONE:
+            raise UsageError(f"Question {number} has no context: there are fewer contexts.")
         try:
             made = _of_program(one)
-            if given is not None:
-                made = replace(made, context=next(given))
-        except StopIteration:
-            raise UsageError(f"Question {number} has no context: there are fewer contexts.") from None
         except UsageError as error:
             yield BadLine(number, _why(error))
             continue
-        yield number, made
+        yield number, made if given is None else replace(made, context=context)
 
 
 def _of_program(one: Any) -> Draft:
@@ -171,7 +171,7 @@ def entries(drafts: Drafts, by: str = "", *, compared: bool = True) -> Entries:
             made[id_] += 1
             id_ = f"{id_}-{made[id_]}" if made[id_] > 1 else id_
         if (key := key_of(id_)) in seen:
-            yield BadLine(number, f"its id {str(id_)[:100]!r} was there before")
+            yield BadLine(number, f"its id {str(id_)[:100]!r} was there before.")
             continue
         seen.add(key)
         item = Item(name_of(id_), given.question, given.context, given.schema, given.changes)
@@ -219,7 +219,7 @@ def _some_good(drafts: Drafts, path: Path) -> Drafts:
     if not bad:
         raise UsageError(f"{name} is empty: there are no questions.")
     raise UsageError(
-        f"There is no question in {name}. Line {bad[0].number}: {bad[0].why}.",
+        f"There is no question in {name}. Line {bad[0].number}: {bad[0].why}",
         hint="A file of questions has a JSON object on each line: "
         '{"id": "a", "question": "…", "files": ["a.pdf"]}',
     )
@@ -230,9 +230,9 @@ def _trust(question: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _why(error: RLMError) -> str:
-    return " ".join(
-        f"{error.message.rstrip('.')}{'. ' if error.hint else ''}{error.hint}".rstrip(".").split()
-    )
+    """On one line, with a mark at its end."""
+    message = error.message if error.message.endswith((".", "?")) else f"{error.message}."
+    return " ".join(f"{message} {error.hint}".split())
 
 
 def _digest(given: Draft) -> str:

@@ -64,6 +64,8 @@ class Results:
         self.lines = 0
         self.paid = Paid()
         """By all lines of the file, those of earlier attempts, too."""
+        self._new = False
+        """It was made here."""
         self.dropped = 0
         """Bytes of a line that was cut off."""
 
@@ -80,6 +82,7 @@ class Results:
                     f"The results cannot go to {path}, which is a {'folder' if path.is_dir() else 'device'}.",
                     hint="Give --out the name of a file that ends in .jsonl.",
                 )
+            new = not path.exists()
             made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
             raise UsageError(
@@ -87,6 +90,7 @@ class Results:
                 hint="Give another file with --out.",
             ) from error
         results = cls(path, os.fdopen(made, "r+b"))
+        results._new = new
         try:
             results._take()
         except BaseException:
@@ -95,7 +99,11 @@ class Results:
         return results
 
     def close(self) -> None:
-        """Another process may have it then. Idempotent."""
+        """Another process may have it then; one that was made for nothing is gone. Idempotent."""
+        with contextlib.suppress(OSError, ValueError):
+            unused = self._new and not self.lines and not system.WINDOWS  # it deletes nothing that is open
+            if unused and os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+                self.path.unlink()
         with contextlib.suppress(OSError):
             self._file.close()
 

@@ -133,7 +133,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | str] | BadLine]:
             continue
         while line and line[-1:] not in (b"\n", "\n"):
             line = reading.readline(MAX_LINE)
-        yield BadLine(number, f"it is longer than {MAX_LINE >> 20} MB")
+        yield BadLine(number, f"it is longer than {MAX_LINE >> 20} MB.")
 
 
 def _json(lines: Iterator[tuple[int, bytes | str] | BadLine]) -> Iterator[Row | BadLine]:
@@ -146,7 +146,7 @@ def _json(lines: Iterator[tuple[int, bytes | str] | BadLine]) -> Iterator[Row | 
         try:
             text = (raw if isinstance(raw, str) else raw.decode("utf-8")).strip("\ufeff \t\r\n")
         except UnicodeDecodeError:
-            yield BadLine(number, "it is not UTF-8")
+            yield BadLine(number, "it is not UTF-8.")
             continue
         if not text:
             continue
@@ -161,9 +161,9 @@ def _object(number: int, text: str) -> Row | BadLine:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return BadLine(number, f"it is no JSON: {_short(error)}")
+        return BadLine(number, f"it is no JSON: {_short(error)}.")
     if not isinstance(value, dict):
-        return BadLine(number, 'it is no JSON object, such as {"question": "…"}')
+        return BadLine(number, 'it is no JSON object, such as {"question": "…"}.')
     return Row(number, value)
 
 
@@ -189,7 +189,7 @@ def _array(first: str, lines: Iterator[tuple[int, bytes | str] | BadLine]) -> li
             hint="A file of questions has one JSON object on each line.",
         ) from None
     return [
-        Row(number, value) if isinstance(value, dict) else BadLine(number, "it is no JSON object")
+        Row(number, value) if isinstance(value, dict) else BadLine(number, "it is no JSON object.")
         for number, value in enumerate(values, 1)
     ]
 
@@ -211,10 +211,10 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
             yield from skipped
             return
         except csv.Error as error:
-            yield BadLine(number, f"it cannot be read: {_short(error)}")
+            yield BadLine(number, f"it cannot be read: {_short(error)}.")
             continue
         if len(cells) > len(names):
-            yield BadLine(number, f"it has {len(cells)} fields, and the first line names {len(names)}")
+            yield BadLine(number, f"it has {len(cells)} fields, and the first line names {len(names)}.")
             continue
         yield Row(number, dict(itertools.zip_longest(names, cells, fillvalue="")))
 

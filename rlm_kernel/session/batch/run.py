@@ -10,15 +10,15 @@ import heapq
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.engine.protocols import Totals
-from rlm_kernel.errors import BudgetExceeded, RLMError
+from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.engine import Engine
-from rlm_kernel.session.batch.item import Done
+from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.questions import Entries, Entry
 from rlm_kernel.session.batch.results import Paid, Results, Retry, row_of
 from rlm_kernel.session.batch.rows import BadLine
@@ -47,28 +47,38 @@ class Budget:
         return ""
 
 
-@dataclass
-class Tally:
-    """How far a batch is. Of the questions that need not be asked, `before` counts how they ended earlier."""
+@dataclass(frozen=True)
+class How:
+    """How a batch is asked. `retry`: what of the results is asked again; `keep_going`: however many fail at
+    the beginning.
+    """
 
-    answered: int = 0
-    no_answer: int = 0
-    failed: int = 0
-    running: int = 0
-    before: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
-    """Of failures, and the stop reasons of questions without an answer; earlier ones, too."""
-    again: int = 0
-    """Questions that were asked once more."""
-    changed: int = 0
-    """Questions that were asked anew because they have changed."""
-    bad: int = 0
-    paid: Paid = field(default_factory=Paid)
-    """By this run."""
-    calls: int = 0
-    all_read: bool = False
-    """Whether there are no more questions."""
-    slowest: list[tuple[float, str]] = field(default_factory=list)
+    budget: Budget = Budget()
+    retry: Retry = "no"
+    keep_going: bool = False
+
+
+class Tally:
+    """How far a batch is."""
+
+    def __init__(self) -> None:
+        self.answered = self.no_answer = self.failed = 0
+        """By this run, as `bad`: lines that are no questions."""
+        self.bad = self.running = 0
+        self.before: Counter[str] = Counter()
+        """How questions ended earlier that need not be asked, by status."""
+        self.kinds: Counter[str] = Counter()
+        """Of failures, and the stop reasons of questions without an answer; earlier ones, too."""
+        self.passing = 0
+        """Failures that may be over another time, earlier ones, too."""
+        self.again = self.changed = 0
+        """Questions that were asked once more, and because they have changed."""
+        self.paid = Paid()
+        """By this run, as `calls`."""
+        self.calls = 0
+        self.all_read = False
+        """Whether there are no more questions."""
+        self.slowest: list[tuple[float, str]] = []
 
     @property
     def asked(self) -> int:
@@ -95,6 +105,7 @@ class Tally:
         self.failed += result is None
         if result is None or result.answer is None:
             self.kinds[done.failure.kind if done.failure else result.stop_reason if result else ""] += 1
+        self.passing += done.failure is not None and done.failure.passing
         self.paid += Paid(totals.known_cost, totals.usage.total, totals.unpriced)
         self.calls += totals.turns + totals.calls
         heapq.heappush(self.slowest, (done.seconds, str(entry.id)))
@@ -118,23 +129,18 @@ class Batch:
         engine: Engine,
         traces: Traces,
         results: Results | None = None,
-        *,
-        budget: Budget = Budget(),
-        retry: Retry = "no",
-        keep_going: bool = False,
+        how: How = How(),
     ) -> None:
-        """`results`: where each result goes, and what need not be asked again; `retry`: what is all the same.
-        `keep_going`: however many fail at the beginning.
-        """
-        self._engine, self._traces, self._results = engine, traces, results
-        self._budget, self._retry, self._keep_going = budget, retry, keep_going
+        """`results`: where each result goes, and what need not be asked again."""
+        self._engine, self._traces, self._results, self._how = engine, traces, results, how
         self._heard = Heard()
         self._first: Counter[str] = Counter()
         """Kinds of failures, until anything else comes."""
         self.tally = Tally()
 
     async def run(self, entries: Entries, heard: Heard = Heard()) -> AsyncGenerator[Done, None]:
-        """What comes of each question, as it comes. What is in the results already is neither asked nor told.
+        """What comes of each question, as it comes; a bad line is a failure. What is in the results already
+        is neither asked nor told.
 
         Leaving it stops what runs, and this counts as not asked; what has its answer is in the results.
 
@@ -164,6 +170,7 @@ class Batch:
                     if isinstance(one, BadLine):
                         self.tally.bad += 1
                         heard.bad(one)
+                        yield _bad(one)
                     elif one is not None and ended is None:
                         running.add(asyncio.create_task(self._one(one)))
                 for task in [task for task in running if task.done()]:
@@ -188,12 +195,13 @@ class Batch:
             if isinstance(entry, BadLine) or self._results is None:
                 yield entry
                 continue
-            why = self._results.why(entry, self._retry)
+            why = self._results.why(entry, self._how.retry)
             if why is None:
                 last = self._results.last(entry)
                 self.tally.before[last.status] += 1
                 if last.status != "answered":
                     self.tally.kinds[last.kind] += 1
+                    self.tally.passing += last.passing
                 continue
             self.tally.changed += why == "changed"
             self.tally.again += why == "again"
@@ -222,7 +230,7 @@ class Batch:
 
     def _used_up(self) -> BudgetExceeded | None:
         paid = self.tally.paid if self._results is None else self._results.paid
-        what = self._budget.used_up(paid)
+        what = self._how.budget.used_up(paid)
         return (
             BudgetExceeded(
                 f"The budget of all questions is used up: {what}.",
@@ -237,13 +245,18 @@ class Batch:
         """Raises RLMError where all that has come so far are failures of one kind."""
         kind = done.failure.kind if done.failure else ""
         self._first[kind] += 1
-        if self._keep_going or not kind or len(self._first) > 1 or self._first[kind] < ALIKE:
+        if self._how.keep_going or not kind or len(self._first) > 1 or self._first[kind] < ALIKE:
             return
         assert done.failure is not None
         raise RLMError(
             f"The first {ALIKE} questions have all failed, as {kind}. The last: {done.failure.message}",
             hint=f"{done.failure.hint}\nWith --keep-going the others are asked all the same.".strip(),
         )
+
+
+def _bad(line: BadLine) -> Done:
+    """What comes of a line that is no question."""
+    return Done(Item(f"line-{line.number}", ""), failure=Failure(UsageError.__name__, line.why))
 
 
 def _spent(done: Done) -> Totals:

@@ -133,7 +133,9 @@ class ModelError(RLMError):
     `fault` is the kind; `auth` and `unknown_model` are set-up errors; `own_timeout`: the time-out that code
     gave its call was over.
 
-    `no_credit`: the account's quota is used up, so that every other call fails, too. `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for
+    `no_credit`: the account's quota is used up, so that every other call fails, too.
+
+    `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for
     nothing.
     """
 

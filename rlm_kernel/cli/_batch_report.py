@@ -74,7 +74,7 @@ class Report:
         earlier = sum(now.before.values())
         told = [
             self._asked(),
-            *([f"{earlier:,} were in the results before"] if earlier else []),
+            *([f"{earlier:,} in the results before"] if earlier else []),
             *([f"{now.changed:,} asked anew because they have changed"] if now.changed else []),
             *([f"{now.again:,} asked again"] if now.again else []),
         ]

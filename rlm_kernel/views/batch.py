@@ -95,8 +95,7 @@ class BatchView(Branch):
     def heard(self) -> None:
         """Something has changed."""
         self.changes += 1
-        if self._began is None:
-            self._began = self.clock()
+        self.progress()
         if isinstance(self._view, Lines) and self.clock() - self._told_at >= LINE_SECONDS:
             self._told_at = self.clock()
             self._view.tell(self.status())
@@ -125,8 +124,10 @@ class BatchView(Branch):
         now = self._counts()
         if now.total is None:
             return None
+        if self._began is None and (now.running or now.asked):
+            self._began = self.clock()  # what was set up before tells nothing of the pace
         total = max(now.total, now.done + now.running)
-        seconds = self.clock() - (self._began or self.clock())
+        seconds = 0.0 if self._began is None else self.clock() - self._began
         pace = now.asked / seconds if now.asked >= _LIKE and seconds >= _SECONDS else None
         left = total - now.done
         cost = now.spent * (1 + left / now.asked) if now.spent and now.asked >= _LIKE else None

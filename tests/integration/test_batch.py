@@ -19,7 +19,8 @@ import pytest
 from rlm_kernel import RLM
 from rlm_kernel.session.batch.results import rows
 from tests.integration.conftest import Rlm
-from tests.support.model_server import ModelServer, Request
+from tests.support.model_server import ModelServer
+from tests.support.openai_wire import Request
 from tests.support.sandbox import until
 from tests.support.tree import containers
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as some
 
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import TraceNotWritten, UsageError
-from rlm_kernel.session.batch import results as module
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.questions import Entry
 from rlm_kernel.session.batch.results import Results, encoded, row_of, rows
@@ -89,7 +88,7 @@ def test_what_is_asked_again_is_what_was_asked_for(
     results = Results.open(tmp_path / "r.jsonl")
     add(results, row("a", **of))
     for known in (results, reopened(results)):
-        found = [known.why(entry("a"), retry) or "no" for retry in ("no", "passing", "all")]  # type: ignore[arg-type]
+        found = [known.why(entry("a"), retry) or "no" for retry in ("no", "passing", "all")]
         assert tuple(found) == asked
         assert known.why(entry("a", "other")) == "changed"
         assert known.why(entry("b")) == "new"
@@ -190,7 +189,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(TraceNotWritten, match="No space left"):
             add(results, row("b"))
     assert [one["id"] for one in rows(results.path)] == ["a"]

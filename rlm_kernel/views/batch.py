@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ LINE_SECONDS = 10.0
 _LIKE = 2
 """Questions that must be done before anything is said of their pace."""
 _SECONDS = 1.0
+_SENTENCES = 200
+"""Different ones that are told."""
+_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class BatchView(Branch):
         self._counts = counts
         super().__init__(clock=clock)
         self._told_at = clock()
+        self._said: set[str] = set()
         self._began: float | None = None
         stream = stream or sys.stderr
         self._view: TerminalView | Lines | None = None
@@ -84,9 +89,12 @@ class BatchView(Branch):
             self._view.tell(text)
 
     def say(self, text: str) -> None:
-        """Something about the set-up; a whole sentence is told."""
+        """Something about the set-up; a whole sentence is told, once however many questions meet it."""
         if text.endswith("."):
-            self.tell(text)
+            form = _NUMBERS.sub("", text)
+            if form not in self._said and len(self._said) < _SENTENCES:
+                self._said.add(form)
+                self.tell(text)
         else:
             self.do(printable(text))
             if self._view is not None:

@@ -100,6 +100,14 @@ def test_a_pipe_gets_a_line_now_and_then() -> None:
     assert lines[-1].startswith("50 of 100 done · 1 failed · 4 running · 1/s · $0.5000 of about")
 
 
+def test_what_every_question_meets_is_said_once() -> None:
+    out = io.StringIO()
+    view = BatchView(Counts, stream=out)
+    for seconds in range(50):
+        view.say(f"waiting for its turn, since {seconds} s.")
+    assert out.getvalue() == "waiting for its turn, since 0 s.\n"
+
+
 def test_the_summary_says_what_failed_and_what_to_type_next(tmp_path: Path) -> None:
     report = Report(tmp_path / "r.jsonl", "rlm batch q.jsonl --retry-failed")
     tally = report.tally

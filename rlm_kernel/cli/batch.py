@@ -129,8 +129,13 @@ def batch(
     stopped, and asks nothing twice. Options for models and limits hold for each question. Exit codes: 0 all
     answered, 1 some failed or have no answer, 2 wrong usage, 3 installation, 130 interrupted.
     """
+    from rlm_kernel.session.batch.fields import has_fields
+
     settings = options.settings()
     asked = _asked(questions, each, rows, id_, file)
+    if (each or rows) and has_fields(questions[0]):
+        sandbox = settings.sandbox.model_copy(update={"question_files": False})
+        settings = settings.model_copy(update={"sandbox": sandbox})
     from rlm_kernel.session.batch.output import Places
     from rlm_kernel.session.batch.run import Budget, How
 
@@ -260,7 +265,8 @@ class _Running:
         task, report = self._task, self.report
         with self._view:
             report.total = await asyncio.to_thread(task.asked.total)
-            made = open_(task.asked.drafts(), engine(self._view), task.places, task.how, by(settings))
+            drafts, made_by = task.asked.drafts(), by(settings)
+            made = open_(drafts, lambda _paid: engine(self._view), task.places, task.how, made_by)
             async with made as ready:
                 report.traces = ready.traces
                 if ready.results is not None and ready.results.dropped:

@@ -312,8 +312,13 @@ class RLM:
         names = None if models is None else {str(role): models.name(role) for role in ROLES}
 
         def begin() -> AbstractAsyncContextManager[Ready]:
-            at = self._local_engine(jobs) if engine is None else engine
-            return ready(of_program(questions, contexts), at, places, how, by(self.settings, names))
+            return ready(
+                of_program(questions, contexts),
+                lambda _paid: self._local_engine(jobs) if engine is None else engine,
+                places,
+                how,
+                by(self.settings, names),
+            )
 
         return Mapped(begin)
 

@@ -199,6 +199,21 @@ def test_rows_of_a_table_are_contexts_and_retry_asks_what_may_pass(
     }
 
 
+def test_paths_in_values_of_a_table_are_not_loaded(
+    rlm: Rlm, knowing: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    (tmp_path / "t.csv").write_text(f"body\n{secret}\n")
+    code = f"try:\n    load_file({str(secret)!r})\n    FINAL('loaded')\nexcept FileRefused:\n    FINAL('refused')"
+    knowing.root = lambda _messages: f"```repl\n{code}\n```"
+    for question, answer in {"Spam? {body}": "refused", f"Spam? {secret}": "loaded"}.items():
+        done = rlm("batch", question, "--rows", "t.csv", "--out", "q.results.jsonl", *MODEL)
+        assert done.returncode == 0, done.stderr
+        assert answer in [row["answer"] for row in results(tmp_path).values()], results(tmp_path)
+
+
 def test_map_answers_in_containers_and_leaves_none(knowing: ModelServer, tmp_path: Path) -> None:
     rlm = RLM(root_model="openai/root", options={"trace.dir": str(tmp_path / "traces")})
     done = {one.item.question: one for one in rlm.map(["ASKED-1-", "ASKED-2-"], ["four", [1, 2]])}

@@ -177,9 +177,9 @@ def filled(question: str, values: Mapping[str, Any]) -> str:
     return _BRACES.sub(value_of, question)
 
 
-def is_filled(question: str, values: Mapping[str, Any]) -> bool:
-    """Whether a value stands in the question."""
-    return any(match[2] is not None and match[2].strip() in values for match in _BRACES.finditer(question))
+def has_fields(question: str) -> bool:
+    """Whether `filled` may put values into the question: paths in these are nobody's wish."""
+    return any(match[2] is not None for match in _BRACES.finditer(question))
 
 
 def _told(value: Any) -> str:

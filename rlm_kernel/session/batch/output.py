@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rlm_kernel.config import Settings
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.engine import Engine
 from rlm_kernel.session.batch.questions import Drafts, Entries, entries
-from rlm_kernel.session.batch.results import Results, rows
+from rlm_kernel.session.batch.results import Paid, Results, rows
 from rlm_kernel.session.batch.run import Batch, How
 from rlm_kernel.session.batch.traces import Traces, write_index
 
@@ -64,6 +64,10 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
         results.close()
 
 
+EngineOf = Callable[[Paid], Engine]
+"""Makes the engine of a batch; it is told what earlier runs of the batch have used."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where a batch leaves what came of it. Without `out` there are traces alone; by default these are
@@ -86,7 +90,7 @@ class Ready:
 
 @contextlib.asynccontextmanager
 async def ready(
-    drafts: Drafts, engine: Engine, places: Places, how: How, made_by: str
+    drafts: Drafts, engine_of: EngineOf, places: Places, how: How, made_by: str
 ) -> AsyncIterator[Ready]:
     """A batch with its engine at work. `made_by`: as `by` gives it. Raises what `opened` and the engine
     raise.
@@ -96,6 +100,7 @@ async def ready(
         if places.out is not None:
             results, traces = await stack.enter_async_context(opened(places.out, places.traces))
         asked = entries(drafts, made_by, compared=results is not None)
+        engine = engine_of(Paid() if results is None else results.paid)
         await stack.enter_async_context(engine)
         yield Ready(Batch(engine, traces, results, how), asked, traces.folder, results)
 

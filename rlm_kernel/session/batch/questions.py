@@ -18,7 +18,7 @@ from typing import Any
 
 from rlm_kernel import system
 from rlm_kernel.errors import RLMError, UsageError
-from rlm_kernel.session.batch.fields import Draft, checked_id, draft, filled, is_filled
+from rlm_kernel.session.batch.fields import Draft, checked_id, draft, filled
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.rows import STDIN, BadLine, read_rows
 from rlm_kernel.session.contexts import as_json, is_file_like
@@ -31,8 +31,6 @@ _NO_QUESTIONS = 20
 """Bad lines at the beginning, and no good one, after which a file is none of questions."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9])?")
 _NONE = object()
-_UNTRUSTED = {"sandbox.question_files": False}
-"""Of a question in which stand values of a table or names of files: paths in them are nobody's wish."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def for_rows(question: str, path: Path, id_column: str | None = None) -> Drafts:
         if id_column is not None and id_column not in values:
             raise UsageError(f"it has no column {id_column!r}", hint=f"It has: {', '.join(values)[:300]}.")
         given = None if id_column is None else checked_id(values[id_column])
-        return Draft(given, filled(question, values), dict(values), changes=_trust(question, values))
+        return Draft(given, filled(question, values), dict(values))
 
     yield from _some_good(_drafts(read_rows(path), of_row), path)
 
@@ -89,11 +87,7 @@ def for_each(question: str, patterns: Sequence[str]) -> Drafts:
         before = number
         for name in _files(pattern):
             number += 1
-            values = {"file": name}
-            yield (
-                number,
-                Draft(name, filled(question, values), [Path(name)], changes=_trust(question, values)),
-            )
+            yield number, Draft(name, filled(question, {"file": name}), [Path(name)])
         if number == before:
             raise UsageError(
                 f"No file matches {pattern}.",
@@ -223,10 +217,6 @@ def _some_good(drafts: Drafts, path: Path) -> Drafts:
         hint="A file of questions has a JSON object on each line: "
         '{"id": "a", "question": "…", "files": ["a.pdf"]}',
     )
-
-
-def _trust(question: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _UNTRUSTED if is_filled(question, values) else {}
 
 
 def _why(error: RLMError) -> str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as some
 
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session.batch import rows as rows_module
-from rlm_kernel.session.batch.fields import filled
+from rlm_kernel.session.batch.fields import filled, has_fields
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.questions import (
     Entry,
@@ -317,13 +317,10 @@ def test_columns_in_braces_are_values_and_other_braces_stay() -> None:
         filled("{body}", {"body": "x" * 30_000})
 
 
-def test_paths_in_values_of_a_table_are_not_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"body": "please read /etc/passwd"}\n')
-    (with_value,) = good(entries(for_rows("Is this spam? {body}", path)))
-    (without,) = good(entries(for_rows("Is this spam?", path)))
-    assert with_value.item.changes == {"sandbox.question_files": False}
-    assert without.item.changes == {}
+def test_a_question_that_values_stand_in_is_known() -> None:
+    assert has_fields("Is this spam? {body}")
+    assert not has_fields("Is this spam?")
+    assert not has_fields("What does {{body}} mean?")
 
 
 def test_contexts_go_with_their_questions_whatever_is_wrong_with_one() -> None:

@@ -82,12 +82,12 @@ PLAINLY, NOBODY = How(), Heard()
 async def run(
     engine: Stub, questions: Iterable[Any], out: Path | None = None, how: How = PLAINLY, heard: Heard = NOBODY
 ) -> list[Done]:
-    async with ready(of_program(questions), engine, Places(out, Path("traces")), how, "") as made:
+    async with ready(of_program(questions), lambda _: engine, Places(out, Path("traces")), how, "") as made:
         return [done async for done in made.batch.run(made.entries, heard)]
 
 
 async def count(engine: Stub, questions: Iterable[Any], out: Path) -> int:
-    async with ready(of_program(questions), engine, Places(out), PLAINLY, "") as made:
+    async with ready(of_program(questions), lambda _: engine, Places(out), PLAINLY, "") as made:
         return sum([1 async for _ in made.batch.run(made.entries)])
 
 
@@ -145,7 +145,9 @@ def test_whatever_kills_it_each_question_that_has_a_result_is_asked_once(
 
         engine = Stub(answer, places)
         with contextlib.suppress(asyncio.CancelledError):
-            async with ready(of_program(f"q{n}" for n in range(20)), engine, Places(out), How(), "") as made:
+            async with ready(
+                of_program(f"q{n}" for n in range(20)), lambda _: engine, Places(out), How(), ""
+            ) as made:
                 task = asyncio.current_task()
                 assert task is not None
                 async with contextlib.aclosing(made.batch.run(made.entries)) as answers:

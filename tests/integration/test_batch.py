@@ -208,7 +208,7 @@ def test_paths_in_values_of_a_table_are_not_loaded(
     (tmp_path / "t.csv").write_text(f"body\n{secret}\n")
     code = f"try:\n    load_file({str(secret)!r})\n    FINAL('loaded')\nexcept FileRefused:\n    FINAL('refused')"
     knowing.root = lambda _messages: f"```repl\n{code}\n```"
-    for question, answer in {"Spam? {body}": "refused", f"Spam? {secret}": "loaded"}.items():
+    for question, answer in {"Spam? {body}": "refused", f"Is it spam? {secret}": "loaded"}.items():
         done = rlm("batch", question, "--rows", "t.csv", "--out", "q.results.jsonl", *MODEL)
         assert done.returncode == 0, done.stderr
         assert answer in [row["answer"] for row in results(tmp_path).values()], results(tmp_path)

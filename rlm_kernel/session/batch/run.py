@@ -155,25 +155,23 @@ class Batch:
         running: set[asyncio.Task[Done]] = set()
         reading: asyncio.Future[Entry | BadLine | None] | None = None
         ended: RLMError | None = None
-        more = True
         try:
             while True:
-                ended, self.tally.places = ended or self._used_up(), self._engine.places
-                if more and ended is None and reading is None and len(running) < self._engine.places + AHEAD:
+                self.tally.places = self._engine.places
+                room = len(running) < self.tally.places + AHEAD
+                if reading is None and room and ended is None and not self.tally.all_read:
                     reading = _in_daemon(wanted)
-                waited = {*running, *({reading} if reading is not None else ())}
-                if not waited or (ended is not None and not running):
+                if not running and (reading is None or ended is not None):
                     break
+                waited = {*running, *({reading} if reading is not None else ())}
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if reading is not None and reading.done():
                     one, reading = reading.result(), None
-                    more = one is not None
-                    self.tally.all_read = not more
-                    if isinstance(one, BadLine):
-                        self.tally.bad += 1
-                        heard.bad(one)
-                        yield _bad(one)
-                    elif one is not None and ended is None:
+                    if one is None:
+                        self.tally.all_read = True
+                    elif isinstance(one, BadLine):
+                        yield self._bad(one)
+                    elif (ended := ended or self._used_up()) is None:
                         running.add(asyncio.create_task(self._one(one)))
                 for task in [task for task in running if task.done()]:
                     running.discard(task)
@@ -190,6 +188,12 @@ class Batch:
             await _stopped(running)
         if ended is not None:
             raise ended
+
+    def _bad(self, line: BadLine) -> Done:
+        """What comes of a line that is no question."""
+        self.tally.bad += 1
+        self._heard.bad(line)
+        return Done(Item(f"line-{line.number}", ""), failure=Failure(UsageError.__name__, line.why))
 
     def _wanted(self, entries: Entries) -> Iterator[Entry | BadLine]:
         """Those that are to be asked. In the thread that reads."""
@@ -213,13 +217,13 @@ class Batch:
         """Ask a question, and keep what came of it; a cancellation takes nothing of that away."""
         self.tally.begun += 1
         self.tally.running += 1
-        try:
-            with self._traces.place(entry.item.id) as trace:
+        with self._traces.place(entry.item.id) as trace:
+            try:
                 done = await self._engine.answer(entry.item, trace)
-                await to_its_end(self._keep(entry, done))
-                return done
-        finally:
-            self.tally.running -= 1
+            finally:
+                self.tally.running -= 1
+            await to_its_end(self._keep(entry, done))
+            return done
 
     async def _keep(self, entry: Entry, done: Done) -> None:
         totals = await asyncio.to_thread(_spent, done)
@@ -255,11 +259,6 @@ class Batch:
             f"The first {ALIKE} questions have all failed, as {kind}. The last: {done.failure.message}",
             hint=f"{done.failure.hint}\nWith --keep-going the others are asked all the same.".strip(),
         )
-
-
-def _bad(line: BadLine) -> Done:
-    """What comes of a line that is no question."""
-    return Done(Item(f"line-{line.number}", ""), failure=Failure(UsageError.__name__, line.why))
 
 
 def _spent(done: Done) -> Totals:

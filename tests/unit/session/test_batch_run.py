@@ -223,6 +223,15 @@ def test_where_the_budget_is_used_up_no_more_are_asked_and_a_later_run_knows(
     assert len(asyncio.run(run(Stub(answer), (f"q{n}" for n in range(100)), out))) == 100 - left
 
 
+def test_a_budget_that_all_questions_have_used_up_is_no_error(tmp_path: Path) -> None:
+    async def answer(item: Item) -> Done:
+        return answered(item, cost=0.5)
+
+    for _ in range(2):
+        asyncio.run(run(Stub(answer, places=1), ["a", "b"], tmp_path / "r.jsonl", How(Budget(cost=1.0))))
+    assert len(list(rows(tmp_path / "r.jsonl"))) == 2
+
+
 def test_a_shared_purse_that_is_empty_lets_the_running_ones_end(tmp_path: Path) -> None:
     async def answer(item: Item) -> Done:
         if item.question == "q1":

@@ -176,6 +176,7 @@ def _asked(
     from rlm_kernel.session.batch import questions as made
     from rlm_kernel.session.batch.output import RESULTS
     from rlm_kernel.session.batch.rows import STDIN, count_rows
+    from rlm_kernel.session.inputs import expand
 
     if each and rows:
         raise UsageError("--each and --rows do not go together.", hint="Ask two batches.")
@@ -218,7 +219,11 @@ def _asked(
             hint=near or "A question goes with --each FILES or --rows TABLE; a single one: rlm ask QUESTION",
         )
     place = Path("questions" + RESULTS) if source == STDIN else source.with_name(source.stem + RESULTS)
-    given = [one.absolute() for one in files or ()]
+    if any(str(one) == "-" for one in files or ()):
+        raise UsageError(
+            "Standard input cannot be a file of every question.", hint="Save it in a file first."
+        )
+    given = [one.absolute() for one in expand(files or (), Path())]
     return _Asked(lambda: made.of_file(source, given), lambda: count_rows(source), place, source)
 
 

@@ -40,6 +40,8 @@ def here(isolated: Path) -> Path:
         ("q.jsonl --id name", "--id names a column of --rows"),
         ("Q --each *.csv --rows t.csv", "do not go together"),
         ("Q --each *.csv -f q.jsonl", "contexts of their own"),
+        ("q.jsonl -f -", "Standard input cannot be"),
+        ("q.jsonl -f *.pdf", "Nothing matches"),
         ("q.jsonl --jobs 0", "--jobs"),
         ("q.jsonl --max-cost-all -1", "--max-cost-all"),
     ],

@@ -209,7 +209,10 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
     header = next((text for text in texts if text.strip()), "")
     delimiter = delimiter or max(_DELIMITERS, key=header.count)
     rows = csv.reader(itertools.chain([header], texts), delimiter=delimiter)
-    names = [name.strip() for name in next(rows, [])]
+    try:
+        names = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise UsageError(f"The first line of the table names no columns: {_short(error)}.") from error
     for number in itertools.count(1):
         try:
             cells = next(rows)

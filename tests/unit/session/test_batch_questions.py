@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from rlm_kernel.errors import UsageError
@@ -68,6 +68,7 @@ def test_json_lines_are_read_as_they_were_written(
 
 
 @given(some.binary(max_size=300))
+@example(b"\r\x00")
 def test_bytes_of_any_kind_are_rows_or_bad_lines_and_nothing_else(tmp_path_factory: Any, raw: bytes) -> None:
     folder = tmp_path_factory.mktemp("odd")
     for name in ("q.jsonl", "q.csv", "q.tsv"):

@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.docker_host import connect
+from rlm_kernel.sandbox.docker_host import connect, engine_facts
 from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.line import place_in
 from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
 from rlm_kernel.sandbox.usage import use_of
-from rlm_kernel.system import ids
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -84,7 +84,7 @@ def look(client: DockerClient, wanted: int) -> Room:
     DockerError.
     """
     with docker_errors():
-        total = int(client.info().get("MemTotal") or 0)
+        total = engine_facts(client).memory
         ours = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
         _sweep(client, ours)
         counted = [
@@ -154,14 +154,8 @@ def _used(client: DockerClient, one: Mapping[str, Any]) -> int:
 
 def _free(total: int) -> int | None:
     """The machine's free memory, if it is this one: no other has the same memory to the byte."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = {
-                name: int(value.split()[0]) << 10 for name, value in (line.split(":", 1) for line in file)
-            }
-        return fields["MemAvailable"] if fields["MemTotal"] == total else None
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
+    ours = system.memory()
+    return ours[1] if ours is not None and ours[0] == total else None
 
 
 _CHILDREN = 8
@@ -231,4 +225,4 @@ class _Waiting:
 
 def _line_of(engine: str) -> Path:
     """The folder of this user's line for an engine."""
-    return first_base() / f"rlm_line-{ids()[0]}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"
+    return first_base() / f"rlm_line-{system.ids()[0]}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"

@@ -48,6 +48,9 @@ class Engine:
             raise self.failing
         return {"MemTotal": self.total}
 
+    def version(self) -> dict[str, Any]:
+        return {}
+
     def containers(self, **_: Any) -> list[dict[str, Any]]:
         return list(self.listed)
 

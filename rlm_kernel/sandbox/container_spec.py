@@ -25,6 +25,14 @@ MOST_PROCESSES = 32768
 """Of one user, on the engine's whole machine; `pids` limits the container's."""
 _HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 
+Made = Callable[[], None]
+"""Called as soon as a container is made: from then on the engine counts it."""
+
+
+def at_once() -> AbstractAsyncContextManager[Made]:
+    """For a container that waits for no room."""
+    return contextlib.nullcontext(lambda: None)
+
 
 @dataclass(frozen=True)
 class SandboxSpec:
@@ -47,8 +55,8 @@ class SandboxSpec:
     start_timeout: float = 60.0
     debugger: bool = False
     """Whether Jupyter's debugger may attach, for which the kernel starts later."""
-    admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
-    """Entered before the session's first container is made, and left once it is started: waits for room
+    admit: Callable[[], AbstractAsyncContextManager[Made]] = at_once
+    """Entered before the session's first container is made, and left once its kernel is up: waits for room
     (`sandbox.room`).
     """
 

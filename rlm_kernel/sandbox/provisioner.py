@@ -20,8 +20,8 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel import loops
 from rlm_kernel.errors import DockerError, KernelError, RLMError
-from rlm_kernel.sandbox import containers, engine_address
-from rlm_kernel.sandbox.container_spec import container_options
+from rlm_kernel.sandbox import containers, engine_address, room
+from rlm_kernel.sandbox.container_spec import Made, at_once, container_options
 from rlm_kernel.sandbox.containers import is_gone_soon, remove_container
 from rlm_kernel.sandbox.docker_host import connect, engine_traits, in_daemon, is_elsewhere
 from rlm_kernel.sandbox.ended import CHECK, Ended
@@ -103,12 +103,10 @@ class DockerProvisioner(KernelProvisionerBase):
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
         # A kernel that takes the place of one that died has that one's room.
-        admitted = self.spec.admit if self.spec.run.launches == 1 else contextlib.nullcontext
+        admitted = self.spec.admit if self.spec.run.launches == 1 else at_once
         try:
             while not await self._try(admitted):  # some files were not those of this host, and are sent now
-                admitted = contextlib.nullcontext
-            async with asyncio.timeout(self.spec.start_timeout):
-                await self._until_ready()
+                admitted = at_once
         except OSError:
             raise await self._start_failure() from None
         except BaseException:
@@ -116,8 +114,8 @@ class DockerProvisioner(KernelProvisionerBase):
             raise
         return self.connection_info
 
-    async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[None]]) -> bool:
-        """Start the container and greet its first process.
+    async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[Made]]) -> bool:
+        """Start the container, and wait until its kernel is up.
 
         False if it does not have the files; then it is gone, and to be made anew.
         """
@@ -125,17 +123,17 @@ class DockerProvisioner(KernelProvisionerBase):
         await shares.send(self.spec.image, self.spec.sender)
         expected = await asyncio.to_thread(shares.expected)
         try:
-            async with admitted():
+            async with admitted() as made:
                 self._creation = asyncio.create_task(asyncio.to_thread(self._create))
                 self._container = await asyncio.shield(self._creation)
-                filled = await asyncio.to_thread(shares.made, self._container, self.spec.sender)
-                if filled:
+                made()
+                if await asyncio.to_thread(shares.made, self._container, self.spec.sender):
                     await self._there(self._connect())
-            if filled:
-                async with asyncio.timeout(self.spec.start_timeout):
-                    await self._there(self._greet(again=False, told=expected))
-                if await asyncio.to_thread(shares.agrees, expected, self.stream.welcome.result()):
-                    return True
+                    async with asyncio.timeout(self.spec.start_timeout):
+                        await self._there(self._greet(again=False, told=expected))
+                        if await asyncio.to_thread(shares.agrees, expected, self.stream.welcome.result()):
+                            await self._until_ready()
+                            return True
         except DockerError as error:
             if not shares.refused(error.message):
                 raise
@@ -341,6 +339,7 @@ class DockerProvisioner(KernelProvisionerBase):
             with contextlib.suppress(Exception):  # the engine is gone
                 await in_daemon(self.spec.shares.ended, self._container.client)
             self._container.client.close()
+            room.ended()
         self._container = self._creation = None
         self._ends = False
 

@@ -163,18 +163,15 @@ def _free(total: int) -> int | None:
     return ours[1] if ours is not None and ours[0] == total else None
 
 
-_CHILDREN = 8
-"""Kernels of children at once that are enough: for more, idle ones are not looked at."""
+_ENOUGH = 8
+"""Kernels at once that are enough: for more, idle ones are not looked at."""
 
 
-def fitting(memory: int, wanted: int = _CHILDREN) -> int:
-    """How many kernels of so many bytes each there is room for now. Blocking. Raises DockerError.
-
-    More than `wanted` need not be told exactly.
-    """
+def fitting(memory: int) -> int:
+    """How many kernels of so many bytes each there is room for now. Blocking. Raises DockerError."""
     client = connect()
     try:
-        return look(client, memory * wanted).fitting(memory)
+        return look(client, memory * _ENOUGH).fitting(memory)
     finally:
         client.close()
 

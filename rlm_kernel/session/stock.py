@@ -43,6 +43,14 @@ class Stock:
                 return running
             await _close(running)
 
+    def put_back(self, running: RunningKernel) -> None:
+        """One that was taken and has done nothing."""
+
+        async def given() -> RunningKernel:
+            return running
+
+        self._ready.appendleft(asyncio.create_task(given()))
+
     def fill(self) -> None:
         """Start as many as are to be ready."""
         while len(self._ready) < self.most:

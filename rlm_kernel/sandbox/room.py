@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from rlm_kernel import system
+from rlm_kernel.config import SandboxSettings, parse_size
 from rlm_kernel.errors import DockerError
 from rlm_kernel.sandbox import containers, line
 from rlm_kernel.sandbox.container_spec import Made
@@ -41,6 +42,8 @@ TURN_SECONDS = 0.1
 """Between two looks at the line, which cost nothing."""
 SOON = 2.0
 """Seconds of waiting of which nothing is said: the others start their kernels, which takes no longer."""
+LONG = 15.0
+"""Seconds of waiting for memory that is not there, even where kernels start slowly."""
 TELL_SECONDS = 30.0
 """Between two words to the user while nothing changes."""
 _STATES = ("created", "restarting", "running", "paused")
@@ -181,8 +184,14 @@ _lines: set[Path] = set()
 
 
 def others_wait() -> bool:
-    """Whether a command of another process of this user waits for room, and not just for its turn."""
-    return any(line.others_wait(folder, SOON) for folder in _lines)
+    """Whether a command of another process of this user waits for room. Blocking. Raises DockerError.
+
+    One that has waited for a while wants more than is usual, whatever room there is for that.
+    """
+    if not any(line.others_wait(folder, SOON) for folder in _lines):
+        return False
+    usual = parse_size(SandboxSettings().memory)
+    return any(line.others_wait(folder, LONG) for folder in _lines) or not fitting(usual)
 
 
 class _Starts:

@@ -214,13 +214,12 @@ class Asker:
         looks = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if await asyncio.to_thread(others_wait):
-                self._stock.most = 0
-                await self._stock.empty()
-                continue
             looks += 1
-            if looks % _COUNT_EVERY == 0:
-                with contextlib.suppress(RLMError):  # the engine is gone: whoever asks is told
+            with contextlib.suppress(RLMError):  # the engine is gone: whoever asks is told
+                if await asyncio.to_thread(others_wait):
+                    self._stock.most = 0
+                    await self._stock.empty()
+                elif looks % _COUNT_EVERY == 0:
                     await self._count()
                     self._stock.fill()
 

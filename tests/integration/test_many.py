@@ -114,7 +114,7 @@ async def test_kernels_in_stock_are_given_up_for_a_command_that_waits(left: Any,
         (folder,) = room._lines
         folder.mkdir(mode=0o700, exist_ok=True)
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:  # noqa: ASYNC220
-            ticket = folder / f"{time.time_ns() - 10**10:020}-{other.pid}-1"
+            ticket = folder / f"{time.time_ns() - 20 * 10**9:020}-{other.pid}-1"
             ticket.touch()
             await until(lambda: not left(), 60)
             other.kill()

@@ -358,8 +358,15 @@ async def test_a_command_of_another_process_that_waits_is_noticed(
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:  # noqa: ASYNC220
         (folder / f"{time.time_ns():020}-{other.pid}-1").touch()
         assert not room.others_wait(), "it has just come"
-        (folder / f"{time.time_ns() - 10 * 10**9:020}-{other.pid}-1").touch()
+        waits = folder / f"{time.time_ns() - 10 * 10**9:020}-{other.pid}-1"
+        waits.touch()
+        assert not room.others_wait(), "there is room: it is just slow"
+        for _ in range(3):
+            engine.add()
         assert room.others_wait()
+        engine.listed.clear()
+        waits.rename(folder / f"{time.time_ns() - 20 * 10**9:020}-{other.pid}-1")
+        assert room.others_wait(), "it wants more than others do"
         other.kill()
     assert not room.others_wait()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import resource
 import tempfile
@@ -124,7 +125,7 @@ def _has() -> dict[str, int]:
     }
 
 
-async def _grows(folder: Path, many: int, at_once: int) -> None:
+async def _grows(folder: Path, many: int, at_once: int, *, traced: bool) -> None:
     models = _models(many)
     async with Asker(load_settings(None, _SETTINGS), models=models) as asker:
 
@@ -137,8 +138,9 @@ async def _grows(folder: Path, many: int, at_once: int) -> None:
         first: tracemalloc.Snapshot | None = None
         for done in range(0, many, step):
             await _timed(ask, folder, step, at_once)
+            gc.collect()
             print(done + step, _has(), flush=True)
-            if done == step:
+            if traced and done == step:
                 tracemalloc.start()
                 first = tracemalloc.take_snapshot()
         if first is not None:
@@ -152,10 +154,13 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=40, help="questions for each figure")
     parser.add_argument("--burst", type=int, default=100, help="questions at once on their own; 0 for none")
     parser.add_argument("--memory", type=int, default=0, help="instead: look at this process over so many")
+    parser.add_argument(
+        "--traced", action="store_true", help="with --memory: what it grew by, which grows it"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if chosen.memory:
-            asyncio.run(_grows(Path(folder), chosen.memory, 4))
+            asyncio.run(_grows(Path(folder), chosen.memory, 4, traced=chosen.traced))
         else:
             asyncio.run(_costs(Path(folder), chosen.many, chosen.burst))
 

@@ -296,6 +296,18 @@ def be_quiet(thread: int, nice: int = 10) -> None:
             os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
+def memory() -> tuple[int, int] | None:
+    """Bytes that this machine has, and that are free; None where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = {
+                name: int(value.split()[0]) << 10 for name, value in (line.split(":", 1) for line in file)
+            }
+        return fields["MemTotal"], fields["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+
+
 def bound_memory(size: int) -> None:
     """Have this process end rather than take more than so many bytes, where the system has that."""
     if sys.platform == "win32":

@@ -46,8 +46,8 @@ class Session(TypedDict):
 class Hello(TypedDict):
     """From the host.
 
-    `nonce` in hex; `idle`: seconds without an owner; `key`: of Jupyter's messages. The rest is as of
-    `glance`.
+    `nonce` in hex; `idle`: seconds without an owner; `key`: of Jupyter's messages; `debugger`: one may attach
+    to the kernel. The rest is as of `glance`.
     """
 
     version: int
@@ -55,6 +55,7 @@ class Hello(TypedDict):
     idle: float
     session: Session
     key: str
+    debugger: NotRequired[bool]
     boot: NotRequired[str]
     files: NotRequired[dict[str, int | None]]
 

@@ -29,10 +29,14 @@ import socket
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlm_contract import CALLS, EXIT_LEASE, EXIT_OOM, RUN, SOCKETS, Hello
 
 from rlm_runtime.bridge import Bridge
+
+if TYPE_CHECKING:
+    from ipykernel.kernelapp import IPKernelApp
 
 FIRST_SECONDS = 60.0
 """In which the first owner has to be heard."""
@@ -71,13 +75,20 @@ def _dumpable(yes: bool) -> None:
         raise OSError("prctl(PR_SET_DUMPABLE) failed")
 
 
-def _run_kernel() -> None:
+def _run_kernel(hello: Hello) -> None:
+    from rlm_runtime import engine, lean
+
+    engine.remember()
+    with lean.imports(debugger=hello.get("debugger", False)):
+        app = _kernel()
+    app.start()
+
+
+def _kernel() -> IPKernelApp:
+    """A kernel that is ready to start. Loads all that is there before the first cell."""
     from ipykernel.kernelapp import IPKernelApp
     from traitlets.config import Config
 
-    from rlm_runtime import engine
-
-    engine.remember()
     config = Config()
     config.InteractiveShellApp.extensions = ["rlm_runtime"]
     config.HistoryManager.enabled = False  # the home directory is read-only
@@ -86,7 +97,9 @@ def _run_kernel() -> None:
     config.IPythonKernel._execute_sleep = (
         0.0  # outputs are in their order without it: what says that a cell has ended comes last
     )
-    IPKernelApp.launch_instance(argv=["-f", f"{RUN}/connection.json"], config=config)
+    app = IPKernelApp.instance(config=config)
+    app.initialize(["-f", f"{RUN}/connection.json"])
+    return app
 
 
 def _write(hello: Hello) -> None:
@@ -146,15 +159,15 @@ class _First:
     def _end(self, *_: object) -> None:
         self._told_to_end = True
 
-    def wait_for_owner(self) -> bool:
-        """Wait for the first one, and write down what the kernel is told by them. False if none comes."""
+    def wait_for_owner(self) -> Hello | None:
+        """Wait for the first one, and write down what the kernel is told by them. None if none comes."""
         bridge = self._bridge
         while bridge.hello is None:
             bridge.turn()
             if bridge.over or self._told_to_end or time.monotonic() - bridge.heard > FIRST_SECONDS:
-                return False
+                return None
         _write(bridge.hello)
-        return True
+        return bridge.hello
 
     def serve(self, kernel: int) -> int:
         """The status that the container is to end with, as soon as it is."""
@@ -192,11 +205,11 @@ def main() -> None:
     """The first process, from its owner's first word to its end."""
     _dumpable(False)
     first, status = _First(), EXIT_LEASE
-    if first.wait_for_owner():
+    if hello := first.wait_for_owner():
         kernel = os.fork()
         if not kernel:
             _become_kernel(first.errors)
-            _run_kernel()
+            _run_kernel(hello)
             return
         try:
             status = first.serve(kernel)

@@ -7,16 +7,15 @@ again. A broken message costs itself alone.
 
 from __future__ import annotations
 
-import email
-import email.header
-import email.utils
 import re
 from collections.abc import Callable, Iterable, Iterator
-from email.message import Message
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from rlm_runtime.readers import decode
 from rlm_runtime.unpacking import Unreadable
+
+if TYPE_CHECKING:  # few kernels read mail, and all start
+    from email.message import Message
 
 _HEADERS = (
     "From",
@@ -86,6 +85,8 @@ def mail(data: bytes) -> Mail:
 
 
 def _mail(data: bytes) -> Mail:
+    import email
+
     data = data[data.find(b"\n") + 1 :] if data.startswith(b"From ") else data
     shown = _Shown()
     text = shown.message(email.message_from_bytes(data), 0)
@@ -298,22 +299,27 @@ def _headers(message: Message) -> Iterator[tuple[str, str]]:
 
 def _header(raw: str) -> str:
     """The value of a header on one line, with all that is encoded in it decoded, as far as it can be."""
+    from email.errors import MessageError
+    from email.header import decode_header
+
     if not raw.isascii():
         raw = _decoded(raw.encode("utf-8", "surrogateescape"), "")
     raw = re.sub(r"\r?\n", "", raw)
     try:
-        parts = email.header.decode_header(raw)
+        parts = decode_header(raw)
         text = "".join(
             part if isinstance(part, str) else _decoded(part, charset or "") for part, charset in parts
         )
-    except (ValueError, LookupError, email.errors.MessageError):
+    except (ValueError, LookupError, MessageError):
         text = raw
     return " ".join(_CONTROLS.sub(" ", text).split())
 
 
 def _date(value: str) -> str:
+    from email.utils import parsedate_to_datetime
+
     try:
-        return email.utils.parsedate_to_datetime(value).isoformat()
+        return parsedate_to_datetime(value).isoformat()
     except (ValueError, TypeError, IndexError, OverflowError):
         return value
 

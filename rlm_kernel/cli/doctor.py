@@ -199,7 +199,7 @@ def _check_python() -> Check:
 
 
 def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Check]:
-    from rlm_kernel.sandbox.docker_host import is_podman
+    from rlm_kernel.sandbox.docker_host import engine_facts
     from rlm_kernel.sandbox.engine_address import find
     from rlm_kernel.sandbox.engine_errors import docker_errors
     from rlm_kernel.sandbox.image import find_image, image_tag, inspect_image
@@ -207,7 +207,7 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
 
     with docker_errors():
         facts = client.info()
-        kind = "podman" if is_podman(client) else "engine"
+        kind = "podman" if engine_facts(client).podman else "engine"
     traits = ["rootless" if is_rootless(facts) else "rootful"]
     traits += [
         f"cgroup v{facts.get('CgroupVersion', '1')} ({facts.get('CgroupDriver', '?')})",

@@ -11,7 +11,7 @@ limit or unsets what may be unset. Other variables of this project that start wi
 
 from rlm_kernel.config.envfile import find_api_keys, from_dotenv, load_api_keys
 from rlm_kernel.config.keynames import kept_in_keyring, note_kept, note_removed, provider_variable
-from rlm_kernel.config.loading import Explained, explain_settings, load_settings
+from rlm_kernel.config.loading import Explained, explain_settings, load_settings, with_changes
 from rlm_kernel.config.servers import MCPServer
 from rlm_kernel.config.settings import (
     CacheSettings,
@@ -74,4 +74,5 @@ __all__ = [
     "parse_size",
     "provider_variable",
     "variable_of",
+    "with_changes",
 ]

@@ -62,6 +62,23 @@ def load_settings(
     return _checked(_gather(config_file, overrides, environ, cwd))
 
 
+def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with others in place of some of them, by dotted name.
+
+    What the sub model had of the root's stays. Raises ConfigError.
+    """
+    given = dict(_from_overrides(changes))
+    checked = _checked(given)
+    made: dict[str, Any] = {}
+    for key in given:
+        section, _, name = key.rpartition(".")
+        if not hasattr(settings, section):
+            raise ConfigError(f"{key} cannot be another for one question.", hint="Set it for all of them.")
+        value = getattr(getattr(checked, section), name)
+        made[section] = made.get(section, getattr(settings, section)).model_copy(update={name: value})
+    return settings.model_copy(update=made)
+
+
 def explain_settings(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,

@@ -23,6 +23,15 @@ MAX_FILE = 2 << 30
 """Bytes of one file that code in a container writes."""
 MOST_PROCESSES = 32768
 """Of one user, on the engine's whole machine; `pids` limits the container's."""
+_HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+
+Made = Callable[[], None]
+"""Called as soon as a container is made: from then on the engine counts it."""
+
+
+def at_once() -> AbstractAsyncContextManager[Made]:
+    """For a container that waits for no room."""
+    return contextlib.nullcontext(lambda: None)
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,10 @@ class SandboxSpec:
     sender: Sender = field(default_factory=Sender)
     """How they are sent to an engine that does not see them."""
     start_timeout: float = 60.0
-    admit: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
-    """Entered before the session's first container is made, and left once it is started: waits for room
+    debugger: bool = False
+    """Whether Jupyter's debugger may attach, for which the kernel starts later."""
+    admit: Callable[[], AbstractAsyncContextManager[Made]] = at_once
+    """Entered before the session's first container is made, and left once its kernel is up: waits for room
     (`sandbox.room`).
     """
 
@@ -56,14 +67,20 @@ class SandboxSpec:
 
 
 def container_options(
-    spec: SandboxSpec, *, rootless: bool = False, podman: bool = False, cpus: float | None = None
+    spec: SandboxSpec,
+    *,
+    rootless: bool = False,
+    podman: bool = False,
+    cpus: float | None = None,
+    here: bool = False,
 ) -> dict[str, Any]:
     """The keywords for docker's `containers.create`: every lock of the sandbox is here.
 
     `rootless`: for an engine of that kind. `podman`: it takes the seccomp profile as a file, which is then
-    written. `cpus`: how many its machine has, if that is known; none gives more.
+    written. `cpus`: how many its machine has, if that is known; none gives more. `here`: it sees the
+    session's folder.
     """
-    from docker.types import LogConfig, Ulimit
+    from docker.types import LogConfig, Mount, Ulimit
 
     limits, memory = spec.sandbox, spec.memory
     session = {f"{containers.LABEL}.session": spec.run.session_id, **containers.owner_labels()}
@@ -72,6 +89,10 @@ def container_options(
         ulimits["nproc"] = (
             MOST_PROCESSES  # else it raises that limit, which root may not do where it lacks CAP_SYS_RESOURCE
         )
+    mounts = spec.shares.mounts(spec.run.container_name, session)
+    bare = here and limits.network == "none"
+    if bare:  # what such an engine would write; a file of the image is not seen in this place
+        mounts.append(Mount("/etc/hosts", str(spec.run.show("hosts", _HOSTS)), type="bind", read_only=True))
     return {
         "image": spec.image,
         "command": list(COMMAND),
@@ -91,6 +112,9 @@ def container_options(
         "detach": spec.run.idle > 0,
         "auto_remove": True,
         "network_mode": limits.network,
+        # The namespace has a loopback device and nothing else either way. But an engine that takes it for a
+        # network runs two programs of its own for it, which is a fifth of a start.
+        "network_disabled": bare,
         "runtime": limits.runtime,
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -110,7 +134,7 @@ def container_options(
             "/tmp": f"rw,nosuid,nodev,size={parse_size(limits.tmp)},mode=1777",
             RUN: "rw,nosuid,nodev,noexec,size=1m,mode=1777",
         },
-        "mounts": spec.shares.mounts(spec.run.container_name, session),
+        "mounts": mounts,
         "log_config": LogConfig(type="none"),  # all that is said is for the owner, who listens
     }
 

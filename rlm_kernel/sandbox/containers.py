@@ -156,6 +156,19 @@ def remove_container(container: Container) -> None:
         container.wait(timeout=10, condition="removed")
 
 
+def is_gone_soon(container: Container, seconds: float) -> bool:
+    """Whether one that ends, and is then removed by the engine, is gone within so many seconds. Blocking."""
+    from docker.errors import DockerException, NotFound
+
+    try:
+        container.wait(timeout=seconds, condition="removed")
+    except NotFound:
+        return True
+    except (DockerException, OSError):  # requests' errors are OSErrors
+        return False
+    return True
+
+
 def find(name: str, place: str) -> Container | None:
     """A container that was made by the engine at `place`; the caller closes its client.
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import system
 from rlm_kernel.sandbox import engine_address, engine_errors
 from rlm_kernel.sandbox.engine_address import Address
 from rlm_kernel.sandbox.engine_errors import docker_errors
@@ -15,6 +19,9 @@ from rlm_kernel.sandbox.isolation import is_rootless
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+FACTS_SECONDS = 60.0
+_VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
 
 
 def connect() -> DockerClient:
@@ -30,17 +37,28 @@ def connect() -> DockerClient:
     with docker_errors():
         client = _client(address)
         try:
-            told = client.api.version(api_version=False)
-            if not isinstance(told, dict) or "ApiVersion" not in told:
-                raise ConnectionError("it tells no version")
-            client.api._version = told["ApiVersion"]
+            client.api._version = _version(client)
         except BaseException as error:
             client.close()
             if isinstance(error, APIError):  # it may be no engine at all: say where it is
                 raise engine_errors.refused(f"{error.explanation or error} ({address})") from error
             raise
     client.api.timeout = DEFAULT_TIMEOUT_SECONDS
+    client.api._place = str(address)
     return client
+
+
+def _version(client: DockerClient) -> str:
+    """Of its interface. Most engines tell it with the least answer there is; for the long one they start
+    other programs.
+    """
+    pinged = client.api._get(client.api._url("/_ping", versioned_api=False))
+    if pinged.ok and (version := _VERSION.fullmatch(pinged.headers.get("Api-Version", ""))):
+        return version[0]
+    told = client.api.version(api_version=False)
+    if not isinstance(told, dict) or "ApiVersion" not in told:
+        raise ConnectionError("it tells no version")
+    return str(told["ApiVersion"])
 
 
 def _client(address: Address) -> DockerClient:
@@ -82,15 +100,57 @@ def _client(address: Address) -> DockerClient:
     return client
 
 
-def is_podman(client: DockerClient) -> bool:
-    """Whether the engine is podman, which takes some options otherwise. Blocking."""
-    return any("podman" in str(part.get("Name")).lower() for part in client.version().get("Components") or [])
+@dataclass(frozen=True)
+class Facts:
+    """What an engine tells of itself and its machine. `memory`: bytes, 0 where it does not say; `cpus`: None
+    where it does not say; `podman`: it is one, which takes some options otherwise; `here`: it is on this
+    machine, as far as one can tell.
+    """
+
+    rootless: bool
+    podman: bool
+    cpus: float | None
+    memory: int
+    here: bool
+
+
+_facts: dict[str, tuple[float, Facts]] = {}
+"""Of each engine that was asked, and when."""
+
+
+def engine_facts(client: DockerClient) -> Facts:
+    """What its engine is, by its word of at most FACTS_SECONDS ago: for each answer it starts programs.
+
+    Blocking. Raises what docker-py raises.
+    """
+    place, now = getattr(client.api, "_place", None), time.monotonic()
+    if place in _facts and now - _facts[place][0] < FACTS_SECONDS:
+        return _facts[place][1]
+    told, parts = client.info(), client.version().get("Components") or []
+    podman = any("podman" in str(part.get("Name")).lower() for part in parts)
+    memory = int(told.get("MemTotal") or 0)
+    here = not podman and memory == (system.memory() or (-1, 0))[0]  # no other has the same to the byte
+    facts = Facts(is_rootless(told), podman, told.get("NCPU") or None, memory, here)
+    if place is not None:
+        _facts[place] = now, facts
+    return facts
 
 
 def engine_traits(client: DockerClient) -> dict[str, Any]:
     """What `container_options` has to know of an engine. Blocking. Raises what docker-py raises."""
-    facts = client.info()
-    return {"rootless": is_rootless(facts), "podman": is_podman(client), "cpus": facts.get("NCPU") or None}
+    facts = engine_facts(client)
+    return {
+        "rootless": facts.rootless,
+        "podman": facts.podman,
+        "cpus": facts.cpus,
+        "here": facts.here,
+    }
+
+
+def is_elsewhere(client: DockerClient) -> None:
+    """Its engine does not see this machine's files: from now on it does not count as being here."""
+    place = getattr(client.api, "_place", "")
+    _facts[place] = float("inf"), replace(engine_facts(client), here=False)
 
 
 def has_image(client: DockerClient, name: str) -> bool:

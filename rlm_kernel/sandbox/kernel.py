@@ -180,7 +180,6 @@ class DockerKernel:
         # Not manager.shutdown_kernel: it sends to the kernel first, which blocks the loop when the kernel is
         # gone.
         if manager is not None and isinstance(manager.provisioner, DockerProvisioner):
-            await manager.provisioner.kill()
             await manager.provisioner.cleanup()
             self._persons.kernel_ended()
 

@@ -30,6 +30,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._left = False
         self._name = f"{time.time_ns():020}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def is_first(self) -> bool:
@@ -44,6 +45,8 @@ class Place:
         return not any(name < self._name and _counts(self._folder / name) for name in names)
 
     def touch(self) -> bool:
+        if self._left:
+            return True
         try:
             (self._folder / self._name).touch(mode=0o600)
         except OSError:
@@ -51,9 +54,25 @@ class Place:
         return True
 
     def leave(self) -> None:
+        """Let the next one go. Idempotent."""
+        if self._left:
+            return
+        self._left = True
         with contextlib.suppress(OSError):
             (self._folder / self._name).unlink()
             self._folder.rmdir()  # by the last one
+
+
+def others_wait(folder: Path, seconds: float) -> bool:
+    """Whether a command of another process has waited for so many seconds."""
+    before = time.time_ns() - int(seconds * 1e9)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            came, _, rest = name.partition("-")
+            ours = rest.partition("-")[0] == str(os.getpid())
+            if came.isdigit() and int(came) < before and not ours and _counts(folder / name):
+                return True
+    return False
 
 
 @contextlib.asynccontextmanager

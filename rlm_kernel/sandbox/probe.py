@@ -61,7 +61,7 @@ def sandbox_problem(
 
 def _try(client: DockerClient, spec: SandboxSpec) -> str | None:
     with docker_errors():
-        options = container_options(spec, **engine_traits(client)) | {
+        options = container_options(spec, **engine_traits(client) | {"here": False}) | {
             "name": f"rlm-probe-{spec.run.session_id}",
             "labels": containers.owner_labels(),
         }

@@ -20,10 +20,10 @@ from traitlets import Any as AnyTrait
 
 from rlm_kernel import loops
 from rlm_kernel.errors import DockerError, KernelError, RLMError
-from rlm_kernel.sandbox import containers, engine_address
-from rlm_kernel.sandbox.container_spec import container_options
-from rlm_kernel.sandbox.containers import remove_container
-from rlm_kernel.sandbox.docker_host import connect, engine_traits, in_daemon
+from rlm_kernel.sandbox import containers, engine_address, room
+from rlm_kernel.sandbox.container_spec import Made, at_once, container_options
+from rlm_kernel.sandbox.containers import is_gone_soon, remove_container
+from rlm_kernel.sandbox.docker_host import connect, engine_traits, in_daemon, is_elsewhere
 from rlm_kernel.sandbox.ended import CHECK, Ended
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.engine_errors import docker_errors
@@ -36,6 +36,8 @@ _SIGINT, _SIGKILL = 2, 9
 """Of the container, whatever the host's are."""
 JOIN_SECONDS = 10.0
 """Seconds that a container which was left, and then the kernel in it, has to answer."""
+END_SECONDS = 2.0
+"""In which a container whose owner has hung up has ended and is gone, before it is killed."""
 _UNKNOWN = -1
 """For Jupyter, in place of a status that nobody knows."""
 
@@ -55,6 +57,8 @@ class DockerProvisioner(KernelProvisionerBase):
         self._watching: asyncio.Task[None] | None = None
         self._doors: Doors | None = None
         self._endpoints: Endpoints | None = None
+        self._ends = False
+        """The container ends by itself: nobody is at the other end of its stream any more."""
         self.exited: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
     @property
@@ -99,12 +103,10 @@ class DockerProvisioner(KernelProvisionerBase):
         manager: Any = self.parent
         self.connection_info = manager.get_connection_info()
         # A kernel that takes the place of one that died has that one's room.
-        admitted = self.spec.admit if self.spec.run.launches == 1 else contextlib.nullcontext
+        admitted = self.spec.admit if self.spec.run.launches == 1 else at_once
         try:
             while not await self._try(admitted):  # some files were not those of this host, and are sent now
-                admitted = contextlib.nullcontext
-            async with asyncio.timeout(self.spec.start_timeout):
-                await self._until_ready()
+                admitted = at_once
         except OSError:
             raise await self._start_failure() from None
         except BaseException:
@@ -112,8 +114,8 @@ class DockerProvisioner(KernelProvisionerBase):
             raise
         return self.connection_info
 
-    async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[None]]) -> bool:
-        """Start the container and greet its first process.
+    async def _try(self, admitted: Callable[[], AbstractAsyncContextManager[Made]]) -> bool:
+        """Start the container, and wait until its kernel is up.
 
         False if it does not have the files; then it is gone, and to be made anew.
         """
@@ -121,17 +123,17 @@ class DockerProvisioner(KernelProvisionerBase):
         await shares.send(self.spec.image, self.spec.sender)
         expected = await asyncio.to_thread(shares.expected)
         try:
-            async with admitted():
+            async with admitted() as made:
                 self._creation = asyncio.create_task(asyncio.to_thread(self._create))
                 self._container = await asyncio.shield(self._creation)
-                filled = await asyncio.to_thread(shares.made, self._container, self.spec.sender)
-                if filled:
+                made()
+                if await asyncio.to_thread(shares.made, self._container, self.spec.sender):
                     await self._there(self._connect())
-            if filled:
-                async with asyncio.timeout(self.spec.start_timeout):
-                    await self._there(self._greet(again=False, told=expected))
-                if await asyncio.to_thread(shares.agrees, expected, self.stream.welcome.result()):
-                    return True
+                    async with asyncio.timeout(self.spec.start_timeout):
+                        await self._there(self._greet(again=False, told=expected))
+                        if await asyncio.to_thread(shares.agrees, expected, self.stream.welcome.result()):
+                            await self._until_ready()
+                            return True
         except DockerError as error:
             if not shares.refused(error.message):
                 raise
@@ -140,10 +142,19 @@ class DockerProvisioner(KernelProvisionerBase):
         return False
 
     def _create(self) -> Container:
+        from docker.errors import APIError
+
         with docker_errors(), contextlib.ExitStack() as failing:
             client = connect()
             failing.callback(client.close)
-            container = containers.create(client, **container_options(self.spec, **engine_traits(client)))
+            traits = engine_traits(client)
+            try:
+                container = containers.create(client, **container_options(self.spec, **traits))
+            except APIError as error:
+                if not traits["here"] or "hosts" not in str(error):
+                    raise
+                is_elsewhere(client)  # an engine in a container of this machine, say
+                container = containers.create(client, **container_options(self.spec, **engine_traits(client)))
             failing.pop_all()
             return container
 
@@ -179,10 +190,13 @@ class DockerProvisioner(KernelProvisionerBase):
         """
         manager: Any = self.parent
         run, stream = self.spec.run, self.stream
-        await stream.greet(
-            {"idle": run.idle, "session": run.told, "key": manager.session.key.decode(), **(told or {})},
-            again=again,
-        )
+        about = {
+            "idle": run.idle,
+            "session": run.told,
+            "key": manager.session.key.decode(),
+            "debugger": self.spec.debugger,
+        }
+        await stream.greet(about | dict(told or {}), again=again)
         assert self._doors is not None
         self._endpoints = Endpoints(stream, self._doors)
         with run.errors():
@@ -242,6 +256,9 @@ class DockerProvisioner(KernelProvisionerBase):
         endpoints, self._endpoints = self._endpoints, None
         if endpoints is not None:
             await endpoints.close()
+        # The first process of one whose kernel is up hears it, unless others may come: then it ends, which
+        # costs less than a kill.
+        self._ends = self.spec.ready.is_set() and not self.spec.run.idle
         stream.close()
 
     async def _start_failure(self) -> RLMError:
@@ -317,11 +334,14 @@ class DockerProvisioner(KernelProvisionerBase):
                 self._container = await asyncio.shield(self._creation)
         await self.leave()
         if self._container is not None:
-            await in_daemon(remove_container, self._container)
+            if not (self._ends and await in_daemon(is_gone_soon, self._container, END_SECONDS)):
+                await in_daemon(remove_container, self._container)
             with contextlib.suppress(Exception):  # the engine is gone
                 await in_daemon(self.spec.shares.ended, self._container.client)
             self._container.client.close()
+            room.ended()
         self._container = self._creation = None
+        self._ends = False
 
     async def shutdown_requested(self, restart: bool = False) -> None:
         await self.kill(restart)

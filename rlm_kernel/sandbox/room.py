@@ -12,21 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from rlm_kernel import system
+from rlm_kernel.config import SandboxSettings, parse_size
 from rlm_kernel.errors import DockerError
-from rlm_kernel.sandbox import containers
-from rlm_kernel.sandbox.docker_host import connect
+from rlm_kernel.sandbox import containers, line
+from rlm_kernel.sandbox.container_spec import Made
+from rlm_kernel.sandbox.docker_host import connect, engine_facts
 from rlm_kernel.sandbox.engine_errors import docker_errors
 from rlm_kernel.sandbox.line import place_in
 from rlm_kernel.sandbox.rundir import JUST_MADE, first_base
 from rlm_kernel.sandbox.usage import use_of
-from rlm_kernel.system import ids
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -38,10 +42,14 @@ TURN_SECONDS = 0.1
 """Between two looks at the line, which cost nothing."""
 SOON = 2.0
 """Seconds of waiting of which nothing is said: the others start their kernels, which takes no longer."""
+LONG = 15.0
+"""Seconds of waiting for memory that is not there, even where kernels start slowly."""
 TELL_SECONDS = 30.0
 """Between two words to the user while nothing changes."""
 _STATES = ("created", "restarting", "running", "paused")
 _GIB = 1 << 30
+STARTS = (os.cpu_count() or 1) + 1
+"""Kernels that one event loop starts at once: more would only be slower."""
 _AT_ONCE = 10
 """Requests: as many connections as docker-py keeps."""
 Say = Callable[[str], None]
@@ -84,7 +92,7 @@ def look(client: DockerClient, wanted: int) -> Room:
     DockerError.
     """
     with docker_errors():
-        total = int(client.info().get("MemTotal") or 0)
+        total = engine_facts(client).memory
         ours = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
         _sweep(client, ours)
         counted = [
@@ -154,60 +162,110 @@ def _used(client: DockerClient, one: Mapping[str, Any]) -> int:
 
 def _free(total: int) -> int | None:
     """The machine's free memory, if it is this one: no other has the same memory to the byte."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = {
-                name: int(value.split()[0]) << 10 for name, value in (line.split(":", 1) for line in file)
-            }
-        return fields["MemAvailable"] if fields["MemTotal"] == total else None
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
+    ours = system.memory()
+    return ours[1] if ours is not None and ours[0] == total else None
 
 
-_CHILDREN = 8
-"""Kernels of children at once that are enough: for more, idle ones are not looked at."""
+_ENOUGH = 8
+"""Kernels at once that are enough: for more, idle ones are not looked at."""
 
 
 def fitting(memory: int) -> int:
     """How many kernels of so many bytes each there is room for now. Blocking. Raises DockerError."""
     client = connect()
     try:
-        return look(client, memory * _CHILDREN).fitting(memory)
+        return look(client, memory * _ENOUGH).fitting(memory)
     finally:
         client.close()
+
+
+_lines: set[Path] = set()
+"""Those that this process has been in."""
+
+
+def others_wait() -> bool:
+    """Whether a command of another process of this user waits for room. Blocking. Raises DockerError.
+
+    One that has waited for a while wants more than is usual, whatever room there is for that.
+    """
+    if not any(line.others_wait(folder, SOON) for folder in _lines):
+        return False
+    usual = parse_size(SandboxSettings().memory)
+    return any(line.others_wait(folder, LONG) for folder in _lines) or not fitting(usual)
+
+
+class _Starts:
+    """The kernels that one event loop starts: so many at once, in order.
+
+    The others wait here, for nothing but each other: only those that are let in look at the line of all
+    commands, and at the engine.
+    """
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Semaphore(STARTS)
+        self._looking: set[asyncio.Future[None]] = set()
+
+    def ended(self) -> None:
+        """A kernel has ended: there may be room now."""
+        for future in self._looking:
+            if not future.done():
+                future.set_result(None)
+
+    async def pause(self, seconds: float) -> None:
+        """Until a kernel has ended, but for so many seconds at most."""
+        future = asyncio.get_running_loop().create_future()
+        self._looking.add(future)
+        try:
+            await asyncio.wait({future}, timeout=seconds)
+        finally:
+            self._looking.discard(future)
+
+
+_starts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Starts] = WeakKeyDictionary()
+
+
+def _here() -> _Starts:
+    return _starts.setdefault(asyncio.get_running_loop(), _Starts())
+
+
+def ended() -> None:
+    """To be told when a kernel of this event loop has ended."""
+    _here().ended()
 
 
 @contextlib.asynccontextmanager
-async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIterator[None]:
-    """Wait until there is room for a kernel of so many bytes; while one is inside, no other command of this
-    user is let in.
+async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIterator[Made]:
+    """Wait until there is room for a kernel of so many bytes, and until it is its turn to start.
 
-    `say` hears what is waited for. After `wait` seconds, if so many are given, DockerError.
+    While one is inside and its container is not made, no other command of this user is let in; and of those
+    of this event loop only a few are inside at once, until their kernels are up. `say` hears what is waited
+    for. After `wait` seconds, if so many are given, DockerError.
     """
-    client = await asyncio.to_thread(connect)
-    waiting = _Waiting(say, wait)
-    try:
-        async with place_in(_line_of(client.api.base_url)) as place:
+    starts, waiting = _here(), _Waiting(say, wait)
+    async with contextlib.AsyncExitStack() as gate:
+        await waiting.at(starts.gate, "waiting for its turn: others start their kernels first")
+        gate.callback(starts.gate.release)
+        async with contextlib.AsyncExitStack() as inside:
+            client = await asyncio.to_thread(connect)
+            inside.callback(client.close)
+            folder = _line_of(client.api.base_url)
+            _lines.add(folder)
+            place = await inside.enter_async_context(place_in(folder))
             while True:
                 if not place.is_first():
-                    await waiting.on(
-                        "waiting for its turn: other commands start their kernels first", TURN_SECONDS
-                    )
+                    waiting.tell("waiting for its turn: other commands start their kernels first")
+                    await asyncio.sleep(TURN_SECONDS)
                 elif (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
                     break
                 else:
-                    await waiting.on(
-                        f"waiting for memory: {room}, and this one wants {memory / _GIB:.1f} "
-                        "(sandbox.memory)",
-                        LOOK_SECONDS,
-                    )
-            yield
-    finally:
-        client.close()
+                    wanted = f"{memory / _GIB:.1f} (sandbox.memory)"
+                    waiting.tell(f"waiting for memory: {room}, and this one wants {wanted}")
+                    await starts.pause(LOOK_SECONDS)
+            yield place.leave
 
 
 class _Waiting:
-    """Waits a little, says why, and says so again now and then."""
+    """Says why one waits, and says so again now and then."""
 
     def __init__(self, say: Say, most: float | None) -> None:
         self._say = say
@@ -215,20 +273,38 @@ class _Waiting:
         self._begun = time.monotonic()
         self._told = ("", 0.0)
 
-    async def on(self, why: str, seconds: float) -> None:
+    async def at(self, gate: asyncio.Semaphore, why: str) -> None:
+        """Wait in front of a gate, and go in."""
+        if not gate.locked():
+            await gate.acquire()  # at once
+            return
+        going = asyncio.create_task(gate.acquire())
+        try:
+            while not going.done():
+                seconds = self.tell(why)
+                await asyncio.wait({going}, timeout=seconds)
+        except BaseException:
+            if not going.cancel() and not going.cancelled() and going.result():
+                gate.release()
+            raise
+
+    def tell(self, why: str) -> float:
+        """Say it, if it is time; the seconds until that is so again. Raises DockerError after the most."""
         now = time.monotonic()
         if self._most is not None and now - self._begun >= self._most:
             raise DockerError(
                 f"There was no room for another kernel within {self._most:.0f} s: {why}.",
                 hint="End others (`rlm stop`, `rlm gc`), or give each less memory (RLM_SANDBOX__MEMORY=1g).",
             )
-        soon = now - self._begun < SOON
-        if not soon and (why.split(":")[0] != self._told[0] or now - self._told[1] >= TELL_SECONDS):
+        left = TELL_SECONDS if self._most is None else self._begun + self._most - now
+        if now - self._begun < SOON:
+            return min(left, self._begun + SOON - now)
+        if why.split(":")[0] != self._told[0] or now - self._told[1] >= TELL_SECONDS:
             self._told = why.split(":")[0], now
             self._say(f"{why}, since {now - self._begun:.0f} s.")
-        await asyncio.sleep(seconds)
+        return min(left, TELL_SECONDS)
 
 
 def _line_of(engine: str) -> Path:
     """The folder of this user's line for an engine."""
-    return first_base() / f"rlm_line-{ids()[0]}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"
+    return first_base() / f"rlm_line-{system.ids()[0]}-{hashlib.sha256(engine.encode()).hexdigest()[:8]}"

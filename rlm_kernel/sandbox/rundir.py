@@ -268,6 +268,13 @@ class RunDir:
             system.replace(made, path)
         return path
 
+    def show(self, name: str, text: str) -> Path:
+        """Put a small file that whoever is in the container may read, if it is mounted. Raises SetupError."""
+        path = self.keep(name, text)
+        with self.errors():
+            path.chmod(0o644)
+        return path
+
     def describe(self, *, trace: Path, question: str) -> None:
         """Say what the session is about, so that `rlm attach` can name it. Raises SetupError."""
         # Undecodable bytes of the command line are no JSON.

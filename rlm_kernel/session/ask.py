@@ -118,7 +118,7 @@ async def ask(
     host = Host(settings, say, consent, approve, tools, allow_call)
 
     async def work(give: Give) -> Result:
-        asked, files = await _look_at(question, context, schema, trace, host)
+        asked, files = await look_at(question, context, schema, trace, host)
         heard = await with_spans(view, say)
         return await _answered(
             replace(asked, view=heard), files, host, models_of(settings, models, say), give, purse
@@ -127,7 +127,7 @@ async def ask(
     return await answer_first(work, answered, say)
 
 
-async def _look_at(
+async def look_at(
     text: str, context: Context, schema: Mapping[str, Any] | None, trace: Path | None, host: Host
 ) -> tuple[Asked, GivenFiles]:
     """What can be said of a question before anything is set up.

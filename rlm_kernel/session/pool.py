@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -16,6 +15,7 @@ from rlm_kernel.config import parse_size
 from rlm_kernel.errors import RLMError
 from rlm_kernel.session.environment import Host
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
+from rlm_kernel.session.stock import Stock, discard
 from rlm_kernel.tools.tool import Tool
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class KernelPool:
         self._image = image
         self._places: dict[int, asyncio.Semaphore] = {}
         self._counting: asyncio.Task[int] | None = None
-        self._ready: deque[asyncio.Task[RunningKernel]] = deque()
+        self._stock = Stock(self._start)
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> KernelPool:
@@ -49,11 +49,7 @@ class KernelPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.shield(
-            asyncio.gather(
-                *(self._discard(task) for task in self._ready), *self._ending, return_exceptions=True
-            )
-        )
+        await asyncio.shield(asyncio.gather(self._stock.empty(), *self._ending, return_exceptions=True))
 
     @contextlib.asynccontextmanager
     async def kernel(
@@ -69,7 +65,7 @@ class KernelPool:
         await place.acquire()
         try:
             check()
-            running = await (self._with(grants) if grants else self._take())
+            running = await (self._with(grants) if grants else self._stock.take())
         except BaseException:
             place.release()
             raise
@@ -107,31 +103,13 @@ class KernelPool:
         finally:
             place.release()
 
-    async def _take(self) -> RunningKernel:
-        while True:
-            ahead = bool(self._ready)
-            task = self._ready.popleft() if ahead else asyncio.create_task(self._start())
-            try:
-                running = await asyncio.shield(task)
-            except asyncio.CancelledError:
-                self._ready.append(task)  # for the next
-                raise
-            except RLMError:
-                if not ahead:
-                    raise
-                continue  # the machine may have had no room then, and have it now
-            self._refill()
-            if running.kernel.alive:
-                return running
-            await running.close()
-
     async def _with(self, grants: Sequence[Grant]) -> RunningKernel:
         files = GivenFiles([grant.source for grant in grants], [grant.path for grant in grants])
         task = asyncio.create_task(self._start(files))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._afterwards(self._discard(task))
+            self._afterwards(discard(task))
             raise
 
     def _afterwards(self, ending: Coroutine[Any, Any, None]) -> None:
@@ -140,18 +118,7 @@ class KernelPool:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    def _refill(self) -> None:
-        if not self._ready:
-            self._ready.append(asyncio.create_task(self._start()))
-
     async def _start(self, files: GivenFiles = _NO_FILES) -> RunningKernel:
         running = await new_kernel(self._host, self._image, files, queued=False)
         await running.start()
         return running
-
-    @staticmethod
-    async def _discard(task: asyncio.Task[RunningKernel]) -> None:
-        """End a kernel as soon as it has started; if it has not, nobody is told."""
-        await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
-            await task.result().close()

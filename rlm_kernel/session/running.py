@@ -29,7 +29,7 @@ from rlm_kernel.session.environment import Environment, Host, new_folder
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.broker import Broker
-    from rlm_kernel.sandbox.container_spec import SandboxSpec
+    from rlm_kernel.sandbox.container_spec import Made, SandboxSpec
     from rlm_kernel.sandbox.image import ImageInfo
     from rlm_kernel.sandbox.rundir import RunDir
 
@@ -181,13 +181,13 @@ class RunningKernel:
             self._listener(event)
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, admit: Any) -> AsyncIterator[None]:
+    async def _admitted(self, admit: Any) -> AsyncIterator[Made]:
         """Waiting for room is not of the run's time."""
         begun = time.monotonic()
-        async with admit():
+        async with admit() as made:
             if self._calls is not None:
                 self._calls.ledger.waited(time.monotonic() - begun)
-            yield
+            yield made
 
 
 async def new_kernel(
@@ -293,7 +293,7 @@ def broker_and_spec(
     It waits for room for so many seconds, None for as long as it takes; with 0 it does not ask for any.
     """
     from rlm_kernel.sandbox.broker import Broker
-    from rlm_kernel.sandbox.container_spec import SandboxSpec
+    from rlm_kernel.sandbox.container_spec import SandboxSpec, at_once
     from rlm_kernel.sandbox.room import admitted
     from rlm_kernel.sandbox.volumes import Sender
 
@@ -307,8 +307,6 @@ def broker_and_spec(
         sandbox=sandbox,
         shares=environment.grants.shares,
         sender=Sender(sha256_of, say, parse_size(sandbox.volumes)),
-        admit=contextlib.nullcontext
-        if wait == 0
-        else functools.partial(admitted, parse_size(sandbox.memory), say, wait),
+        admit=at_once if wait == 0 else functools.partial(admitted, parse_size(sandbox.memory), say, wait),
     )
     return broker, spec

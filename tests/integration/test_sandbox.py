@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.sandbox.rundir import container_ids
+from rlm_kernel.sandbox import docker_host
+from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from rlm_kernel.sandbox.syscalls import security_options
 
 
@@ -36,7 +37,48 @@ async def test_every_default_lock_is_on(sandbox: Any, docker_client: Any) -> Non
     uid, gid = container_ids()
     assert config["User"] == f"{uid}:{gid}"
     assert uid != 0
-    assert not host.get("Mounts")
+    names, *more = host["Mounts"]
+    assert (names["Target"], names["Type"], names["ReadOnly"], more) == ("/etc/hosts", "bind", True, [])
+
+
+async def test_there_is_no_network_but_the_loopback_device_of_its_own(sandbox: Any) -> None:
+    box = await sandbox()
+    told = await box.text(
+        "import os, socket\n"
+        "print(os.listdir('/sys/class/net'), os.readlink('/proc/self/ns/net'))\n"
+        "print(open('/proc/net/route').read().count('\\n'), open('/etc/resolv.conf').read())\n"
+        "print(open('/etc/hosts').read())\n"
+    )
+    devices, routes, *names = told.splitlines()
+    assert devices.startswith("['lo'] net:[")
+    assert os.readlink("/proc/self/ns/net") not in devices
+    assert routes.split() == ["1"], "a head without routes, and no name server"
+    assert names[:2] == ["127.0.0.1 localhost", "::1 localhost"]
+
+
+async def test_an_engine_that_does_not_see_this_machines_files_gives_a_network_of_none(
+    sandbox: Any, docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = RunDir.show
+    monkeypatch.setattr(docker_host, "_facts", {})
+    monkeypatch.setattr(RunDir, "show", lambda run, *given: shown(run, *given).with_name("not-hosts-there"))
+    box = await sandbox()
+    attributes = docker_client.containers.get(box.container).attrs
+    assert attributes["HostConfig"]["NetworkMode"] == "none"
+    assert not attributes["HostConfig"].get("Mounts")
+    assert await box.text("import socket; print(socket.gethostbyname('localhost'))") == "127.0.0.1"
+
+
+async def test_code_has_the_modules_that_the_kernel_starts_without(sandbox: Any) -> None:
+    box = await sandbox()
+    told = await box.text(
+        "import gc, debugpy, dateutil.parser, dateutil.tz, jupyter_client, packaging.version\n"
+        "print(gc.isenabled(), jupyter_client.KernelManager.__name__, dateutil.tz.tzlocal.__name__)\n"
+        "print(dateutil.parser.parse('1 May 2020').year, packaging.version.Version('1.2').minor)\n"
+        "from jupyter_client import *\n"
+        "print(KernelManager is jupyter_client.manager.KernelManager, debugpy.__version__[:2])\n"
+    )
+    assert told == "True KernelManager tzlocal\n2020 2\nTrue 1."
 
 
 async def test_labels_name_session_owner_and_folder(sandbox: Any, docker_client: Any) -> None:

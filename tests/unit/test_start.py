@@ -36,8 +36,8 @@ class _Engine(BaseHTTPRequestHandler):
     """An engine that has no container."""
 
     def do_GET(self) -> None:
-        body = json.dumps(ANSWERS[self.path.partition("?")[0]]).encode()
-        self.send_response(200)
+        body = json.dumps(ANSWERS.get(self.path.partition("?")[0])).encode()
+        self.send_response(200 if body != b"null" else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

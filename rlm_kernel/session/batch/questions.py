@@ -21,7 +21,8 @@ from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.session.batch.fields import Draft, checked_id, draft, filled
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.rows import STDIN, BadLine, read_rows
-from rlm_kernel.session.plainvalues import as_json, is_file_like
+from rlm_kernel.session.contexts import is_file_like
+from rlm_kernel.session.plainvalues import as_json
 
 _READ = 16 << 20
 """Bytes of a file that are compared by what they are; of a larger one the time of change stands for that."""

@@ -180,7 +180,7 @@ class _Host:
         broker, spec = broker_and_spec(environment, calls.handlers(), wait=_ROOM_SECONDS)
         broker.any_cell = True
         try:
-            self._up.set_result(replace(spec, loop=asyncio.get_running_loop()))
+            self._up.set_result(replace(spec, loop=asyncio.get_running_loop(), debugger=True))
             hello = asyncio.create_task(broker.ready.wait())
             hello.add_done_callback(lambda task: None if task.cancelled() else self._hello.set_result(None))
             await asyncio.wrap_future(self._over)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class Engine:
             raise self.failing
         return {"MemTotal": self.total}
 
+    def version(self) -> dict[str, Any]:
+        return {}
+
     def containers(self, **_: Any) -> list[dict[str, Any]]:
         return list(self.listed)
 
@@ -69,6 +73,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     monkeypatch.setattr(room, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(room, "SOON", 0.0)
     monkeypatch.setattr(room, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(room, "_lines", set())
     return made
 
 
@@ -277,6 +282,93 @@ async def test_strange_files_in_the_line_keep_nobody_waiting_for_long(
     (folder / "0-0-folder").mkdir()
     (folder / "0-0-link").symlink_to("/dev/zero")
     await asyncio.wait_for(_enter([]), 10)
+
+
+async def test_of_many_in_one_process_a_few_look_and_all_go_in_in_order(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, open_now, most, order = 0, 0, 0, []
+
+    def connect() -> Any:
+        nonlocal connected, open_now, most
+        connected, open_now = connected + 1, open_now + 1
+        most = max(most, open_now)
+        return engine
+
+    def close() -> None:
+        nonlocal open_now
+        open_now -= 1
+
+    monkeypatch.setattr(room, "connect", connect)
+    monkeypatch.setattr(engine, "close", close)
+
+    async def one(number: int) -> None:
+        async with admitted(1, lambda _: None):
+            order.append(number)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(one(number) for number in range(300)))
+    assert (order, connected) == (list(range(300)), 300)
+    assert most <= room.STARTS
+
+
+async def test_who_gives_up_waiting_is_in_nobodys_way(engine: Any) -> None:
+    for _ in range(3):
+        engine.add()
+    waiting = [asyncio.create_task(_enter([])) for _ in range(100)]
+    await asyncio.sleep(0.05)
+    for task in waiting[:-1]:
+        task.cancel()
+    engine.listed.pop()
+    await asyncio.wait_for(waiting[-1], 10)
+    assert all(task.cancelled() for task in waiting[:-1])
+
+
+async def test_who_waits_for_memory_hears_of_an_end_in_its_own_process_at_once(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "LOOK_SECONDS", 1000.0)
+    for _ in range(3):
+        engine.add()
+    said: list[str] = []
+    waiting = asyncio.create_task(_enter(said))
+    await until(lambda: bool(said))
+    engine.listed.pop()
+    room.ended()
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_once_its_container_is_made_the_next_command_is_let_in(engine: Any, tmp_path: Path) -> None:
+    async with admitted(GIB, lambda _: None) as made:
+        folder = tmp_path / os.listdir(tmp_path)[0]
+        assert len(os.listdir(folder)) == 1
+        made()
+        assert not folder.exists()
+        await asyncio.wait_for(_enter([]), 5)
+
+
+async def test_a_command_of_another_process_that_waits_is_noticed(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "SOON", 2.0)
+    async with admitted(GIB, lambda _: None):
+        folder = tmp_path / os.listdir(tmp_path)[0]
+        assert not room.others_wait(), "it is this process's own"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:  # noqa: ASYNC220
+        (folder / f"{time.time_ns():020}-{other.pid}-1").touch()
+        assert not room.others_wait(), "it has just come"
+        waits = folder / f"{time.time_ns() - 10 * 10**9:020}-{other.pid}-1"
+        waits.touch()
+        assert not room.others_wait(), "there is room: it is just slow"
+        for _ in range(3):
+            engine.add()
+        assert room.others_wait()
+        engine.listed.clear()
+        waits.rename(folder / f"{time.time_ns() - 20 * 10**9:020}-{other.pid}-1")
+        assert room.others_wait(), "it wants more than others do"
+        other.kill()
+    assert not room.others_wait()
 
 
 async def _enter(said: list[str], memory: int = 2 * GIB, wait: float | None = None) -> None:

@@ -35,6 +35,7 @@ from rlm_kernel.errors import (
 
 if TYPE_CHECKING:
     from rlm_kernel.models.scripted import ScriptedModels
+    from rlm_kernel.session.batch.item import Done, Failure, Item
     from rlm_kernel.session.replay import Replayed
     from rlm_kernel.session.result import Result
     from rlm_kernel.session.rlm import RLM
@@ -47,9 +48,12 @@ __all__ = [
     "CallCancelled",
     "ConfigError",
     "DockerError",
+    "Done",
+    "Failure",
     "FileRefused",
     "ImageError",
     "InternalError",
+    "Item",
     "KernelError",
     "KeyringError",
     "LocalModelError",
@@ -74,6 +78,9 @@ __all__ = [
 ]
 
 _LATE = {
+    "Done": "rlm_kernel.session.batch.item",
+    "Failure": "rlm_kernel.session.batch.item",
+    "Item": "rlm_kernel.session.batch.item",
     "RLM": "rlm_kernel.session.rlm",
     "Replayed": "rlm_kernel.session.replay",
     "Result": "rlm_kernel.session.result",

@@ -14,6 +14,7 @@ from rlm_kernel.cli.apply import apply
 from rlm_kernel.cli.ask import ask
 from rlm_kernel.cli.attach import attach
 from rlm_kernel.cli.auth import auth_app
+from rlm_kernel.cli.batch import batch
 from rlm_kernel.cli.bench import bench
 from rlm_kernel.cli.cache import cache_app
 from rlm_kernel.cli.chat import chat
@@ -68,7 +69,7 @@ def _options(
 
 
 for panel, commands in {
-    ASK: (ask, chat),
+    ASK: (ask, chat, batch),
     SESSIONS: (init, run, status, stop, attach),
     TRACES: (show, traces, open_, export, diff, verify, replay, resume, fork, apply, test),
     TOOLS: (serve, mcp, tools, doctor, gc, bench),

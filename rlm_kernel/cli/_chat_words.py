@@ -22,6 +22,7 @@ COMMANDS = frozenset(
         "ask",
         "attach",
         "auth",
+        "batch",
         "bench",
         "cache",
         "chat",

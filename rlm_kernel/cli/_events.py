@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rlm_kernel.cli import _streams
 
@@ -227,6 +227,12 @@ def listener(event: Event) -> None:
     """Write what an event tells."""
     if _current is not None:
         _current.events(event)
+
+
+def answered(question: Mapping[str, Any]) -> None:
+    """A question of a batch is done: the fields of its line (`views.event_lines.QuestionDone`)."""
+    if _current is not None:
+        _current.events.question(question)
 
 
 def hide(settings: Settings) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -21,7 +22,7 @@ from rlm_kernel.checked import plain
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
-from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.protocols import ROLES, Models
 from rlm_kernel.errors import NoAnswer, UsageError
 from rlm_kernel.session.ask import ask, trace_path
 from rlm_kernel.session.delivery import Give
@@ -39,6 +40,9 @@ from rlm_kernel.tools.functions import tools_of
 from rlm_kernel.tools.tool import AllowCall
 
 if TYPE_CHECKING:
+    from rlm_kernel.session.batch.engine import Engine
+    from rlm_kernel.session.batch.mapped import Mapped
+    from rlm_kernel.session.batch.output import Ready
     from rlm_kernel.session.regression.suite import Suite
     from rlm_kernel.session.session import Session
 
@@ -254,6 +258,70 @@ class RLM:
         """
         view = options.pop("view", None)
         return Stream(lambda hear: self.aask(question, context, **options, view=hear), view)
+
+    def map(
+        self,
+        questions: Iterable[Any],
+        contexts: Iterable[Any] | None = None,
+        *,
+        out: Path | str | None = None,
+        traces: Path | str | None = None,
+        jobs: int | None = None,
+        max_cost: float | None = None,
+        max_tokens: int | None = None,
+        retry: Literal["no", "passing", "all"] = "no",
+        keep_going: bool = False,
+        engine: Engine | None = None,
+    ) -> Mapped:
+        """Ask many questions, each in a container of its own: `async for done in rlm.map(…)`, or `for`.
+
+        Args:
+            questions: texts, dicts as `rlm batch` has them in its files, or `Item`s; any iterable, an endless
+                one, too. It is read in another thread, as there is room for more.
+            contexts: one for each question, as of `aask`, in place of its own.
+            out: a file of results, as `rlm batch --out`. What is in it already is neither asked nor given.
+            traces: the folder of the traces. Default: beside `out`, else in the settings' `trace.dir`.
+            jobs: questions at one time. Default: as many as there is room for.
+            max_cost: US dollars for all questions together, those of earlier runs in `out` included.
+            max_tokens: tokens, likewise. Limits in the RLM's options are those of each question.
+            retry: which of those in `out` that failed are asked again: "passing" (it may be over by now) or
+                "all", those without an answer, too.
+            keep_going: go on although the first questions all fail alike.
+            engine: where they are answered; default: on this machine.
+
+        Returns:
+            What came of each, as it comes (`Done`): a `result` as of `aask`, or a `failure`, and the `item`;
+                what cannot be a question is a failure, too. Leaving the loop ends what runs.
+
+        Raises:
+            BudgetExceeded: all may use no more.
+            RLMError: what would fail every question.
+        """
+        from rlm_kernel.session.batch.mapped import Mapped
+        from rlm_kernel.session.batch.output import Places, by, ready
+        from rlm_kernel.session.batch.questions import of_program
+        from rlm_kernel.session.batch.run import Budget, How
+
+        how = How(Budget(max_cost, max_tokens), retry, keep_going)
+        folder = self.settings.trace.dir / f"batch-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}"
+        places = Places(
+            None if out is None else Path(out),
+            Path(traces) if traces is not None else folder if out is None else None,
+        )
+        models = self._models
+        names = None if models is None else {str(role): models.name(role) for role in ROLES}
+
+        def begin() -> AbstractAsyncContextManager[Ready]:
+            at = self._local_engine(jobs) if engine is None else engine
+            return ready(of_program(questions, contexts), at, places, how, by(self.settings, names))
+
+        return Mapped(begin)
+
+    def _local_engine(self, jobs: int | None) -> Engine:
+        from rlm_kernel.session.batch.local import LocalEngine
+        from rlm_kernel.session.many import Asker
+
+        return LocalEngine(Asker(self.settings, models=self._models, **self._with_tools({})), jobs)
 
     def session(
         self,

@@ -322,6 +322,21 @@ class RunFinished(Line):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuestionDone(Line):
+    """A question of a batch is done, of which there is a line in the results."""
+
+    event: Literal["question_done"] = "question_done"
+    id: str
+    status: Literal["answered", "no_answer", "failed"]
+    error: str | None
+    done: Annotated[int, _About("Questions that are done, those of earlier runs, too.")]
+    failed: Annotated[int, _About("Of these, those without an answer.")]
+    running: int
+    total: Annotated[int | None, _About("About how many there are; null where nobody knows.")]
+    spent: Annotated[float, _About("US dollars, by this run.")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Said(Line):
     """Something for people: what is being set up, a remark, a warning, an error."""
 
@@ -372,6 +387,7 @@ ANY = (
     | Summarized
     | Noted
     | RunFinished
+    | QuestionDone
     | Said
     | Dropped
     | End

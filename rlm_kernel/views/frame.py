@@ -87,7 +87,7 @@ class Frame:
         branch = self._branch
         progress = branch.batch.progress()
         own = (
-            _batch(progress, width)
+            bar(progress, width)
             if progress
             else [_text(f"  {line}") for line in [branch.batch.line()] if line]
         )
@@ -136,7 +136,7 @@ def fitting(parts: list[list[Line]], room: int) -> list[list[Line]]:
     ]
 
 
-def _batch(progress: Progress, width: int) -> list[Line]:
+def bar(progress: Progress, width: int) -> list[Line]:
     """The bar, and the numbers beside it, or where the terminal is narrow below it."""
     filled = round(_BAR * progress.done / progress.total)
     bar = [Segment("  "), Segment("━" * filled, DONE), Segment("─" * (_BAR - filled))]

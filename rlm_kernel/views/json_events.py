@@ -99,6 +99,12 @@ class JsonEvents:
         if told := head.text("text", text.rstrip()):
             self._write(lines.Said(text=told, **head.fields()))
 
+    def question(self, told: Mapping[str, Any]) -> None:
+        """A question of a batch is done: the fields of `QuestionDone`."""
+        head = _Head(self)
+        texts = {name: head.text(name, told[name]) for name in ("id", "error") if told[name] is not None}
+        self._write(lines.QuestionDone(**{**told, **texts, **head.fields()}))
+
     def dropped(self, count: int) -> str:
         """The line that stands for so many that were left out; it is not put."""
         return self._encoded(lines.Dropped(**_Head(self).fields(), count=count))

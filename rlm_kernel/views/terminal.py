@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rlm_kernel.views.colours import FAILED
 from rlm_kernel.views.frame import Frame, scrolled
@@ -31,14 +31,23 @@ _WAIT_SECONDS = 1.0
 """For the frame to be taken away before the process is stopped."""
 
 
+class Drawn(Protocol):
+    """What a terminal's view draws."""
+
+    def lines(self, columns: int, rows: int) -> list[Line]:
+        """For a terminal of so many columns and rows."""
+        ...
+
+
 class TerminalView:
     """Draws a branch in a terminal between `start` and `stop`."""
 
-    def __init__(self, branch: Branch, stream: TextIO) -> None:
+    def __init__(self, branch: Branch, stream: TextIO, frame: Drawn | None = None) -> None:
+        """`frame`: what is drawn in place of the branch's own `Frame`."""
         self._branch = branch
         self._stream = stream
         self._screen = Screen(stream)
-        self._frame = Frame(branch)
+        self._frame: Drawn = frame or Frame(branch)
         self._above: deque[Line] = deque()
         """Lines that are to be written above the frame."""
         self._lock = threading.RLock()

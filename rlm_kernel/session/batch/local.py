@@ -1,0 +1,64 @@
+"""Questions of a batch, answered on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from rlm_kernel.errors import RLMError
+from rlm_kernel.session.batch.failures import failure_of
+from rlm_kernel.session.batch.item import Done, Item
+from rlm_kernel.session.many import Asker
+
+
+class LocalEngine:
+    """An engine (`session.batch.engine`) over an `Asker`, which it opens and closes."""
+
+    def __init__(self, asker: Asker, jobs: int | None = None) -> None:
+        """`jobs`: questions at one time; None for as many as the asker has places."""
+        self._asker = asker
+        self._jobs = jobs
+        self._turn = asyncio.Lock()
+        """Questions begin in the order in which they came: an asyncio lock is handed on so."""
+        self._freed = asyncio.Event()
+        self._busy = 0
+
+    @property
+    def places(self) -> int:
+        """As of Engine."""
+        return max(1, self._asker.places if self._jobs is None else self._jobs)
+
+    async def __aenter__(self) -> Self:
+        await self._asker.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._asker.__aexit__(*error)
+
+    async def answer(self, item: Item, trace: Path) -> Done:
+        """As of Engine."""
+        async with self._turn:
+            while self._busy >= self.places:
+                self._freed.clear()
+                await self._freed.wait()
+            self._busy += 1
+        try:
+            return await self._answer(item, trace)
+        finally:
+            self._busy -= 1
+            self._freed.set()
+
+    async def _answer(self, item: Item, trace: Path) -> Done:
+        began = time.monotonic()
+        try:
+            result = await self._asker.ask(
+                item.question, item.context, trace=trace, schema=item.schema, changes=item.changes
+            )
+        except RLMError as error:
+            failure = failure_of(error, item)
+            place = trace if await asyncio.to_thread(os.path.lexists, trace) else None
+            return Done(item, failure=failure, trace=place, seconds=time.monotonic() - began)
+        return Done(item, result, trace=result.trace, seconds=time.monotonic() - began)

@@ -1,0 +1,115 @@
+"""What a batch leaves: its file of results, the folder of its traces, and the index of these."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.config import Settings
+from rlm_kernel.loops import to_its_end
+from rlm_kernel.session.batch.engine import Engine
+from rlm_kernel.session.batch.questions import Drafts, Entries, entries
+from rlm_kernel.session.batch.results import Results, rows
+from rlm_kernel.session.batch.run import Batch, How
+from rlm_kernel.session.batch.traces import Traces, write_index
+
+RESULTS, TRACES = ".results.jsonl", ".traces"
+"""Endings of the file of results beside the questions, and of the folder of traces beside the results."""
+_NO_MATTER = {
+    "api_base",
+    "api_key_env",
+    "caching",
+    "concurrency",
+    "extra",
+    "input_price",
+    "output_price",
+    "retries",
+    "service_tier",
+    "stream",
+    "timeout",
+    "window",
+}
+"""Settings of a model that make no other answer of the same question."""
+
+
+@contextlib.asynccontextmanager
+async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[Results, Traces]]:
+    """The file of results and the place of the traces, by default beside it; the index is there from the
+    beginning, and has all in the end.
+
+    Raises UsageError, TraceNotWritten.
+    """
+    out = Path(os.path.abspath(out))  # noqa: ASYNC240  # it looks at no file
+    folder = Path(os.path.abspath(traces or out.with_name(out.name.removesuffix(".jsonl") + TRACES)))  # noqa: ASYNC240
+    results = await asyncio.to_thread(Results.open, out)
+
+    def index() -> None:
+        if results.lines:
+            write_index(folder, rows(results.path), results.path.parent)
+
+    try:
+        await asyncio.to_thread(index)
+        try:
+            yield results, Traces(folder, results.lines)
+        finally:
+            await to_its_end(asyncio.to_thread(index))
+    finally:
+        results.close()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a batch leaves what came of it. Without `out` there are traces alone; by default these are
+    beside it.
+    """
+
+    out: Path | None = None
+    traces: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A batch, its questions, and the places that it has open."""
+
+    batch: Batch
+    entries: Entries
+    traces: Path
+    results: Results | None = None
+
+
+@contextlib.asynccontextmanager
+async def ready(
+    drafts: Drafts, engine: Engine, places: Places, how: How, made_by: str
+) -> AsyncIterator[Ready]:
+    """A batch with its engine at work. `made_by`: as `by` gives it. Raises what `opened` and the engine
+    raise.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        results, traces = None, Traces(places.traces or Path("rlm-traces"))
+        if places.out is not None:
+            results, traces = await stack.enter_async_context(opened(places.out, places.traces))
+        asked = entries(drafts, made_by, compared=results is not None)
+        await stack.enter_async_context(engine)
+        yield Ready(Batch(engine, traces, results, how), asked, traces.folder, results)
+
+
+def by(settings: Settings, names: Mapping[str, str] | None = None) -> str:
+    """What makes an answer another one beside what is asked: the models and the prompt. `names`: those of
+    models that are given by a program.
+    """
+    told: dict[str, Any] = {"prompt": settings.prompt.model_dump(mode="json")}
+    if names is not None:
+        told["names"] = dict(names)
+    else:
+        models = {"root": settings.root_llm, "sub": settings.sub_llm, **settings.models}
+        told["models"] = {
+            name: one.model_dump(mode="json", exclude=_NO_MATTER) for name, one in models.items()
+        }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,316 @@
+"""A batch at work: questions are read as there is room for them, asked in their order, and told as they
+come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
+from rlm_kernel.loops import to_its_end
+from rlm_kernel.session.batch.engine import Engine
+from rlm_kernel.session.batch.item import Done, Failure, Item
+from rlm_kernel.session.batch.questions import Entries, Entry
+from rlm_kernel.session.batch.results import Paid, Results, Retry, row_of
+from rlm_kernel.session.batch.rows import BadLine
+from rlm_kernel.session.batch.traces import Traces
+
+AHEAD = 2
+"""Questions that wait for a place, so that none is empty while the next question is read."""
+ALIKE = 10
+"""Failures of one kind, and nothing else since the start, after which a batch ends."""
+_SLOWEST = 3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all questions of a batch may use together, earlier runs of it included; None: no limit."""
+
+    cost: float | None = None
+    tokens: int | None = None
+
+    def used_up(self, paid: Paid) -> str:
+        """What is used up, in words; "" while there is some left."""
+        if self.cost is not None and paid.cost >= self.cost:
+            return f"${paid.cost:,.4f} of ${self.cost:,.4f}"
+        if self.tokens is not None and paid.tokens >= self.tokens:
+            return f"{paid.tokens:,} of {self.tokens:,} tokens"
+        return ""
+
+
+@dataclass(frozen=True)
+class How:
+    """How a batch is asked. `retry`: what of the results is asked again; `keep_going`: however many fail at
+    the beginning.
+    """
+
+    budget: Budget = Budget()
+    retry: Retry = "no"
+    keep_going: bool = False
+
+
+class Tally:
+    """How far a batch is."""
+
+    def __init__(self) -> None:
+        self.answered = self.no_answer = self.failed = 0
+        """By this run, as `bad`: lines that are no questions."""
+        self.bad = self.running = 0
+        self.before: Counter[str] = Counter()
+        """How questions ended earlier that need not be asked, by status."""
+        self.kinds: Counter[str] = Counter()
+        """Of failures, and the stop reasons of questions without an answer; earlier ones, too."""
+        self.passing = 0
+        """Failures that may be over another time, earlier ones, too."""
+        self.again = self.changed = 0
+        """Questions that were asked once more, and because they have changed."""
+        self.paid = Paid()
+        """By this run, as `calls`."""
+        self.calls = 0
+        self.all_read = False
+        """Whether there are no more questions."""
+        self.slowest: list[tuple[float, str]] = []
+
+    @property
+    def asked(self) -> int:
+        """By this run."""
+        return self.answered + self.no_answer + self.failed
+
+    @property
+    def done(self) -> int:
+        """Lines that need no more."""
+        return self.asked + sum(self.before.values()) + self.bad
+
+    @property
+    def whole(self) -> bool:
+        """Whether every question has an answer."""
+        return not (
+            self.no_answer or self.failed or self.bad or self.before["failed"] or self.before["no_answer"]
+        )
+
+    def count(self, entry: Entry, done: Done, totals: Totals) -> None:
+        """Another question is done."""
+        result = done.result
+        self.answered += result is not None and result.answer is not None
+        self.no_answer += result is not None and result.answer is None
+        self.failed += result is None
+        if result is None or result.answer is None:
+            self.kinds[done.failure.kind if done.failure else result.stop_reason if result else ""] += 1
+        self.passing += done.failure is not None and done.failure.passing
+        self.paid += Paid(totals.known_cost, totals.usage.total, totals.unpriced)
+        self.calls += totals.turns + totals.calls
+        heapq.heappush(self.slowest, (done.seconds, str(entry.id)))
+        if len(self.slowest) > _SLOWEST:
+            heapq.heappop(self.slowest)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Who hears of a batch, on its event loop: of each question that is done, and each bad line."""
+
+    done: Callable[[Entry, Done], None] = lambda _entry, _done: None
+    bad: Callable[[BadLine], None] = lambda _line: None
+
+
+class Batch:
+    """Many questions, asked by an engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        traces: Traces,
+        results: Results | None = None,
+        how: How = How(),
+    ) -> None:
+        """`results`: where each result goes, and what need not be asked again."""
+        self._engine, self._traces, self._results, self._how = engine, traces, results, how
+        self._heard = Heard()
+        self._first: Counter[str] = Counter()
+        """Kinds of failures, until anything else comes."""
+        self.tally = Tally()
+
+    async def run(self, entries: Entries, heard: Heard = Heard()) -> AsyncGenerator[Done, None]:
+        """What comes of each question, as it comes; a bad line is a failure. What is in the results already
+        is neither asked nor told.
+
+        Leaving it stops what runs, and this counts as not asked; what has its answer is in the results.
+
+        Raises:
+            BudgetExceeded: all may use no more; what was running has ended by itself.
+            RLMError: what would fail every question, or the results cannot be written.
+        """
+        self._heard = heard
+        wanted = self._wanted(entries)
+        running: set[asyncio.Task[Done]] = set()
+        reading: asyncio.Future[Entry | BadLine | None] | None = None
+        ended: RLMError | None = None
+        more = True
+        try:
+            while True:
+                ended = ended or self._used_up()
+                if more and ended is None and reading is None and len(running) < self._engine.places + AHEAD:
+                    reading = _in_daemon(wanted)
+                waited = {*running, *({reading} if reading is not None else ())}
+                if not waited or (ended is not None and not running):
+                    break
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if reading is not None and reading.done():
+                    one, reading = reading.result(), None
+                    more = one is not None
+                    self.tally.all_read = not more
+                    if isinstance(one, BadLine):
+                        self.tally.bad += 1
+                        heard.bad(one)
+                        yield _bad(one)
+                    elif one is not None and ended is None:
+                        running.add(asyncio.create_task(self._one(one)))
+                for task in [task for task in running if task.done()]:
+                    running.discard(task)
+                    try:
+                        done = task.result()
+                    except BudgetExceeded as error:
+                        ended = error
+                        continue
+                    yield done
+                    self._check(done)
+        finally:
+            if reading is not None:
+                reading.cancel()
+            await _stopped(running)
+        if ended is not None:
+            raise ended
+
+    def _wanted(self, entries: Entries) -> Iterator[Entry | BadLine]:
+        """Those that are to be asked. In the thread that reads."""
+        for entry in entries:
+            if isinstance(entry, BadLine) or self._results is None:
+                yield entry
+                continue
+            why = self._results.why(entry, self._how.retry)
+            if why is None:
+                last = self._results.last(entry)
+                self.tally.before[last.status] += 1
+                if last.status != "answered":
+                    self.tally.kinds[last.kind] += 1
+                    self.tally.passing += last.passing
+                continue
+            self.tally.changed += why == "changed"
+            self.tally.again += why == "again"
+            yield entry
+
+    async def _one(self, entry: Entry) -> Done:
+        """Ask a question, and keep what came of it; a cancellation takes nothing of that away."""
+        self.tally.running += 1
+        try:
+            with self._traces.place(entry.item.id) as trace:
+                done = await self._engine.answer(entry.item, trace)
+                await to_its_end(self._keep(entry, done))
+                return done
+        finally:
+            self.tally.running -= 1
+
+    async def _keep(self, entry: Entry, done: Done) -> None:
+        totals = await asyncio.to_thread(_spent, done)
+        if self._results is not None:
+            row = row_of(
+                entry, done, totals, self._results.attempt(entry), self._results.path.absolute().parent
+            )
+            await self._results.add(row)
+        self.tally.count(entry, done, totals)
+        self._heard.done(entry, done)
+
+    def _used_up(self) -> BudgetExceeded | None:
+        paid = self.tally.paid if self._results is None else self._results.paid
+        what = self._how.budget.used_up(paid)
+        return (
+            BudgetExceeded(
+                f"The budget of all questions is used up: {what}.",
+                limit="batch",
+                hint="With a larger one the same command goes on.",
+            )
+            if what
+            else None
+        )
+
+    def _check(self, done: Done) -> None:
+        """Raises RLMError where all that has come so far are failures of one kind."""
+        kind = done.failure.kind if done.failure else ""
+        self._first[kind] += 1
+        if self._how.keep_going or not kind or len(self._first) > 1 or self._first[kind] < ALIKE:
+            return
+        assert done.failure is not None
+        raise RLMError(
+            f"The first {ALIKE} questions have all failed, as {kind}. The last: {done.failure.message}",
+            hint=f"{done.failure.hint}\nWith --keep-going the others are asked all the same.".strip(),
+        )
+
+
+def _bad(line: BadLine) -> Done:
+    """What comes of a line that is no question."""
+    return Done(Item(f"line-{line.number}", ""), failure=Failure(UsageError.__name__, line.why))
+
+
+def _spent(done: Done) -> Totals:
+    """What a question took; of one that failed by its trace. Blocking."""
+    from rlm_kernel.trace.heads import NotATrace, head_of
+
+    if done.result is not None:
+        return done.result.totals
+    try:
+        return Totals() if done.trace is None else head_of(Path(done.trace)).spent
+    except NotATrace:
+        return Totals()
+
+
+async def _stopped(running: set[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks, and wait for their end; cancelled again, they hurry."""
+    cancelled = False
+    while left := [task for task in running if not task.done()]:
+        for task in left:
+            task.cancel()
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError:
+            cancelled = True
+    for task in running:
+        if not task.cancelled():
+            task.exception()  # nobody waits for it any more
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+def _in_daemon(entries: Iterator[Any]) -> asyncio.Future[Any]:
+    """The next one, None after the last, read by a thread that keeps no process from ending: a pipe may say
+    nothing for hours.
+    """
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[Any] = loop.create_future()
+
+    def tell(value: Any, error: BaseException | None) -> None:
+        if told.done():
+            return
+        if error is not None:
+            told.set_exception(error)
+        else:
+            told.set_result(value)
+
+    def read() -> None:
+        value, error = None, None
+        try:
+            value = next(entries, None)
+        except BaseException as failure:
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, value, error)
+
+    threading.Thread(target=read, name="batch-questions", daemon=True).start()
+    return told

@@ -1,0 +1,86 @@
+"""Where the traces of a batch are: a few hundred in each folder, and an index of all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel import system
+from rlm_kernel.errors import TraceNotWritten
+
+INDEX = "index.jsonl"
+EACH = 250
+"""Traces in one folder."""
+
+
+class Traces:
+    """Gives each question a place that no other has, now or from an earlier run."""
+
+    def __init__(self, folder: Path, begun: int = 0) -> None:
+        """`begun`: how many traces there are already."""
+        self.folder = folder.absolute()
+        self._begun = begun
+        self._taken: set[str] = set()
+
+    @contextlib.contextmanager
+    def place(self, name: str) -> Iterator[Path]:
+        """Where a question's notebook goes; the place is its own as long as the context lasts."""
+        folder = self.folder / f"{self._begun // EACH:03d}"
+        self._begun += 1
+        number, path = 1, folder / f"{name}.ipynb"
+        # Case makes no difference on some systems.
+        while str(path).casefold() in self._taken or os.path.lexists(path):
+            number += 1
+            path = folder / f"{name}-{number}.ipynb"
+        self._taken.add(str(path).casefold())
+        try:
+            yield path
+        finally:
+            self._taken.discard(str(path).casefold())
+
+
+def write_index(folder: Path, rows: Iterator[Mapping[str, Any]], beside: Path) -> None:
+    """A line for each trace, in the order of the results: what was asked under which id, and how it ended.
+
+    Args:
+        folder: of the traces.
+        rows: those of the results.
+        beside: the folder that the paths in them are relative to.
+
+    Raises:
+        TraceNotWritten: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made, name = tempfile.mkstemp(prefix=".index-", dir=folder)
+        try:
+            with os.fdopen(made, "w", encoding="utf-8", errors="replace") as file:
+                for row in rows:
+                    if isinstance(row.get("trace"), str):
+                        file.write(json.dumps(_line(row, folder, beside), ensure_ascii=False) + "\n")
+            os.chmod(name, 0o644)
+            system.replace(name, folder / INDEX)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise TraceNotWritten(
+            f"The index of the traces cannot be written to {folder}: {error.strerror or error}.",
+            hint="Free some space or check the folder's permissions; the same command writes it anew.",
+        ) from error
+
+
+def _line(row: Mapping[str, Any], folder: Path, beside: Path) -> dict[str, Any]:
+    kept = ("id", "status", "stop_reason", "cost", "tokens", "turns", "seconds", "line", "attempt", "node")
+    error = row.get("error") or {}
+    return {
+        "trace": os.path.relpath(beside / row["trace"], folder).replace(os.sep, "/"),
+        **{name: row.get(name) for name in kept},
+        "kind": error.get("kind"),
+    }

@@ -1,0 +1,156 @@
+"""The live view of a batch of questions on stderr: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from rlm_kernel.engine.totals import counted
+from rlm_kernel.printable import printable
+from rlm_kernel.views.calls import Progress
+from rlm_kernel.views.lines import Lines
+from rlm_kernel.views.live import can_draw
+from rlm_kernel.views.state import Branch
+
+if TYPE_CHECKING:
+    from rlm_kernel.views.screen import Line
+    from rlm_kernel.views.terminal import TerminalView
+
+LINE_SECONDS = 10.0
+"""Between two lines in a pipe at least."""
+_LIKE = 2
+"""Questions that must be done before anything is said of their pace."""
+_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a batch is.
+
+    `total`: about how many questions there are, None where nobody knows; `done` of them, by this run `asked`;
+    `failed`: without an answer. `spent` in US dollars, by this run.
+    """
+
+    total: int | None = None
+    done: int = 0
+    asked: int = 0
+    failed: int = 0
+    running: int = 0
+    spent: float = 0.0
+
+
+class BatchView(Branch):
+    """Shows a batch to a person at work. A context manager. `quiet` shows nothing."""
+
+    def __init__(
+        self,
+        counts: Callable[[], Counts],
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._counts = counts
+        super().__init__(clock=clock)
+        self._told_at = clock()
+        self._began: float | None = None
+        stream = stream or sys.stderr
+        self._view: TerminalView | Lines | None = None
+        if not quiet and can_draw(stream):
+            from rlm_kernel.views.terminal import TerminalView
+
+            self._view = TerminalView(self, stream, _Frame(self))
+        elif not quiet:
+            self._view = Lines(self, stream, lines=False)
+
+    def __enter__(self) -> BatchView:
+        if self._view is not None:
+            self._view.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._view is not None:
+            self._view.stop()
+
+    def tell(self, text: str) -> None:
+        """Something that the user should know, on a line of its own."""
+        if self._view is not None:
+            self._view.tell(text)
+
+    def say(self, text: str) -> None:
+        """Something about the set-up; a whole sentence is told."""
+        if text.endswith("."):
+            self.tell(text)
+        else:
+            self.do(printable(text))
+            if self._view is not None:
+                self._view.say(text)
+
+    def heard(self) -> None:
+        """Something has changed."""
+        self.changes += 1
+        if self._began is None:
+            self._began = self.clock()
+        if isinstance(self._view, Lines) and self.clock() - self._told_at >= LINE_SECONDS:
+            self._told_at = self.clock()
+            self._view.tell(self.status())
+
+    def status(self) -> str:
+        """How far it is, on one line."""
+        now, progress = self._counts(), self.progress()
+        of = f" of {now.total:,}" if progress is not None else ""
+        money = progress.money if progress else f"${now.spent:,.4f}" if now.spent else ""
+        told = (
+            f"{now.done:,}{of} done",
+            f"{now.failed:,} failed" if now.failed else "",
+            f"{now.running:,} running" if now.running else "",
+            progress.speed if progress else "",
+            money,
+            progress.time_left if progress else "",
+        )
+        return " · ".join(filter(None, told))
+
+    def details(self) -> list[str]:
+        """As a sign of life has it."""
+        return [] if self._counts().done else [self.doing]
+
+    def progress(self) -> Progress | None:
+        """None where nobody knows how many questions there are."""
+        now = self._counts()
+        if now.total is None:
+            return None
+        total = max(now.total, now.done + now.running)
+        seconds = self.clock() - (self._began or self.clock())
+        pace = now.asked / seconds if now.asked >= _LIKE and seconds >= _SECONDS else None
+        left = total - now.done
+        cost = now.spent * (1 + left / now.asked) if now.spent and now.asked >= _LIKE else None
+        return Progress(total, now.done, now.failed, pace, left / pace if pace else None, now.spent, cost)
+
+    @property
+    def running(self) -> str:
+        """How many questions are being answered."""
+        running = self._counts().running
+        return counted(running, "question") + " running" if running else self.doing
+
+
+class _Frame:
+    """The bar, and what is being done."""
+
+    def __init__(self, view: BatchView) -> None:
+        self._view = view
+
+    def lines(self, columns: int, rows: int) -> list[Line]:
+        from rich.segment import Segment
+
+        from rlm_kernel.views.frame import bar
+
+        progress = self._view.progress()
+        if progress is None or not progress.total:
+            return [[Segment(printable(self._view.status()))]]
+        return [*bar(progress, max(10, columns - 1)), [Segment(f"  {printable(self._view.running)}")]]

@@ -35,6 +35,7 @@ from rlm_kernel.engine.protocols import (
     Watch,
 )
 from rlm_kernel.errors import SetupError
+from rlm_kernel.models.slots import Slots, slots_of
 from rlm_kernel.secrets import names_secret
 
 _T = TypeVar("_T")
@@ -93,6 +94,11 @@ class CachedModels:
         self._cache = cache
         self._answer = answering
         self._asked: dict[bytes, asyncio.Future[Completion | None]] = {}
+
+    @property
+    def slots(self) -> Mapping[str, Slots]:
+        """As the other models have them."""
+        return slots_of(self._models)
 
     def name(self, role: Role) -> str:
         """As the other models have it."""

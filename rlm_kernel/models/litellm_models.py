@@ -93,6 +93,14 @@ class LitellmModels:
         return self._endpoints[which].card(which)
 
     @property
+    def slots(self) -> Mapping[str, Slots]:
+        """The places for calls of each model, by its name and address."""
+        return {
+            "@".join(filter(None, (one.model, one.settings.api_base))): one.slots
+            for one in self._endpoints.values()
+        }
+
+    @property
     def others(self) -> Sequence[Card]:
         """The models of the settings' `models`."""
         return [self.card(which) for which in self._endpoints if which not in ROLES]

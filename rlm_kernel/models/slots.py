@@ -2,7 +2,8 @@
 is too much.
 
 The rule is TCP's (additive increase, multiplicative decrease): a refusal cuts the number, each round of
-successes adds one again.
+successes adds one again. Where several processes ask one provider, `SharedSlots` says how many of the places
+each of them has (`Slots.allow`).
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 CUT = 0.7
 """What a refusal leaves of the number."""
 
 
+def slots_of(models: object) -> Mapping[str, Slots]:
+    """The places for calls of each model, by its name and address; none where they have no limit, as of
+    scripted models.
+    """
+    return getattr(models, "slots", {})
+
+
 class Slots:
     """Places for calls: `async with` one. Waiting is in order. Belongs to one event loop."""
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
+        self._most = self._allowed = most
         self._limit = float(most)
+        self.on_refusal: Callable[[float | None], None] = lambda _retry_after: None
+        """Hears of refusals that tell something new; with the seconds in which no call is to begin."""
         self._now = 0
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -31,9 +41,35 @@ class Slots:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
+    def most(self) -> int:
+        """Calls at one time by the settings."""
+        return self._most
+
+    @property
     def limit(self) -> int:
         """Calls at one time, now."""
-        return max(1, int(self._limit))
+        return min(self._allowed, max(1, int(self._limit)))
+
+    @property
+    def in_use(self) -> int:
+        """Calls that are made."""
+        return self._now
+
+    @property
+    def wanted(self) -> int:
+        """Calls that are made or wait for a place."""
+        return self._now + sum(not future.done() for future in self._waiting)
+
+    def allow(self, places: int) -> None:
+        """Have so many of the places, and at most those of the settings, from now on; 0: none begins. Calls
+        that are being made go on.
+        """
+        self._allowed = max(0, min(places, self._most))
+        self._wake()
+
+    def hold(self, seconds: float) -> None:
+        """Have no call begin for so long from now."""
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     async def __aenter__(self) -> float:
         """When the call began, for `refused`."""
@@ -66,11 +102,12 @@ class Slots:
         `retry_after`: seconds in which none is to begin.
         """
         if retry_after is not None:
-            self._paused_until = max(self._paused_until, self._clock() + retry_after)
+            self.hold(retry_after)
         if began > self._cut_at:
             # Calls that began before the last cut tell of the number before it.
             self._cut_at = self._clock()
             self._limit = max(1.0, min(self._limit, self._now) * CUT)
+            self.on_refusal(retry_after)
 
     def pause(self) -> float:
         """Seconds in which no call begins, from now."""

@@ -158,3 +158,46 @@ def test_whatever_happens_every_call_gets_its_place(
     asyncio.run(all_of_them())
     assert peak <= most
     assert (slots._now, len(slots._waiting)) == (0, 0)
+
+
+# Places that an owner gives
+
+
+async def test_an_owner_says_at_any_time_how_many_of_the_places_there_are() -> None:
+    slots = Slots(64)
+    slots.allow(7)
+    tasks = await held(slots, 20)
+    assert (slots.in_use, slots.wanted, slots.limit) == (7, 20, 7)
+    slots.allow(9)
+    await rounds()
+    assert slots.in_use == 9
+    slots.allow(0)
+    await ended(tasks[:9])
+    assert (slots.in_use, slots.wanted) == (0, 11), "what was in progress went on, and none began"
+    slots.allow(1000)
+    assert slots.limit == 64, "never more than the settings say"
+    await rounds()
+    assert slots.in_use == 11
+    await ended(tasks)
+
+
+async def test_a_refusal_is_told_once_a_round_and_does_not_raise_what_an_owner_gave() -> None:
+    slots, told = Slots(64), []
+    slots.on_refusal = told.append
+    slots.allow(4)
+    async with slots as began:
+        slots.refused(began, None)
+        slots.refused(began, 0.01)
+    assert told == [None]
+    for _ in range(1000):
+        slots.succeeded()
+    assert slots.limit == 4
+
+
+async def test_no_call_begins_while_an_owner_holds_them() -> None:
+    slots = Slots(10)
+    slots.hold(0.05)
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    async with slots:
+        assert loop.time() - before >= 0.045

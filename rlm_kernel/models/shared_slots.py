@@ -1,0 +1,88 @@
+"""The places for calls of one model, over several processes: how many of them each has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlm_kernel.models.slots import CUT
+
+_ROUND = 1.0
+"""Seconds in which refusals tell of the same number of calls."""
+
+
+@dataclass
+class _Holder:
+    """A process: what it wants, was given last, and may have in use until it asks again."""
+
+    wanted: int = 0
+    given: int = 0
+    held: int = 0
+
+
+class SharedSlots:
+    """Gives the places of one model to the processes that want them, evenly. Lives in one of them.
+
+    Each process asks again and again, one request after the other, and passes on to its `Slots` what it is
+    given (`allow`, `hold`). What it was given counts as its own until it has asked once more: so there are
+    never more calls at one time than places, but for those in progress when a refusal cuts their number.
+    """
+
+    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._limit = float(most)
+        self._clock = clock
+        self._cut_at = float("-inf")
+        self._grown_at = clock()
+        self._paused_until = float("-inf")
+        self._holders: dict[str, _Holder] = {}
+
+    @property
+    def limit(self) -> int:
+        """Calls at one time, of all processes."""
+        return max(1, int(self._limit))
+
+    def ask(self, holder: str, wanted: int, in_use: int) -> tuple[int, float]:
+        """A process wants so many places (0: none) and has so many calls in progress: how many it has from
+        now on, and for how many seconds it is to begin none.
+        """
+        self._grow()
+        own = self._holders.setdefault(holder, _Holder())
+        own.wanted = max(0, wanted)
+        free = self.limit - sum(other.held for other in self._holders.values() if other is not own)
+        given = max(0, min(self._share(own), free))
+        # Until it hears of this, it goes by what it was given before.
+        own.held, own.given = max(own.given, given, in_use), given
+        return given, max(0.0, self._paused_until - self._clock())
+
+    def refused(self, retry_after: float | None = None) -> None:
+        """The provider said to one of the processes that there are too many calls."""
+        now = self._clock()
+        if retry_after is not None:
+            self._paused_until = max(self._paused_until, now + retry_after)
+        if now - self._cut_at >= _ROUND:
+            self._cut_at = self._grown_at = now
+            in_use = sum(holder.held for holder in self._holders.values()) or self._limit
+            self._limit = max(1.0, min(self._limit, in_use) * CUT)
+
+    def forget(self, holder: str) -> None:
+        """The process is gone: its places are free. Idempotent."""
+        self._holders.pop(holder, None)
+
+    def _grow(self) -> None:
+        """By one place for each round without a refusal."""
+        rounds = int((self._clock() - self._grown_at) / _ROUND)
+        self._grown_at += rounds * _ROUND
+        self._limit = min(float(self._most), self._limit + rounds)
+
+    def _share(self, own: _Holder) -> int:
+        """What is left of the places when those who want fewer than their share have what they want."""
+        wanting = sorted(holder.wanted for holder in self._holders.values() if holder.wanted)
+        left = self.limit
+        for number, wanted in enumerate(wanting):
+            share = -(-left // (len(wanting) - number))
+            if wanted > share:
+                return min(own.wanted, share)
+            left -= wanted
+        return own.wanted

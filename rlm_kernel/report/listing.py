@@ -4,8 +4,10 @@ model.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,8 @@ from rlm_kernel.engine.protocols import Share, Totals
 from rlm_kernel.errors import UsageError
 from rlm_kernel.trace.heads import Head, NotATrace, head_of, notebooks_in
 
+BATCH_INDEX = "index.jsonl"
+"""In the folder of a batch's traces."""
 By = Literal["month", "day", "model"]
 _SPAN = re.compile(r"(\d{1,6})\s*(min|h|d|w|m|y)", re.IGNORECASE)
 _DAYS = {"min": 1 / 1440, "h": 1 / 24, "d": 1.0, "w": 7.0, "m": 30.0, "y": 365.0}
@@ -109,7 +113,7 @@ def listing(folder: Path, wanted: Wanted = Wanted(), live: Collection[str] = ())
     """The traces of a folder. `live`: the sessions that are running now. Blocking."""
     found = Listing()
     heads = []
-    for path in notebooks_in(folder):
+    for path in itertools.chain.from_iterable(map(notebooks_in, _folders(folder))):
         try:
             head = head_of(path, answer=bool(wanted.text))
         except NotATrace as why:
@@ -128,6 +132,14 @@ def listing(folder: Path, wanted: Wanted = Wanted(), live: Collection[str] = ())
             found.rows.append(Row(head, how, run in seen))
             seen.add(run)
     return found
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """The folder, and those that a batch has in it: its traces are some hundreds in each."""
+    yield folder
+    with contextlib.suppress(OSError):
+        if (folder / BATCH_INDEX).is_file():
+            yield from sorted(one for one in folder.iterdir() if one.name.isdecimal() and one.is_dir())
 
 
 def _run(head: Head) -> object:

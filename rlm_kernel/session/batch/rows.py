@@ -124,6 +124,14 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | str] | BadLine]:
     """Lines with their ends, which are `\\n` alone: texts hold others. Texts of UTF-16, bytes of all else."""
     start = file.peek(2)[:2] if isinstance(file, io.BufferedReader | gzip.GzipFile) else b""
     reading: IO[Any] = io.TextIOWrapper(file, "utf-16", "replace", newline="\n") if start in _UTF16 else file
+    try:
+        yield from _lines_of(reading)
+    finally:
+        if reading is not file:
+            reading.detach()  # type: ignore[attr-defined]  # whoever opened the file closes it
+
+
+def _lines_of(reading: IO[Any]) -> Iterator[tuple[int, bytes | str] | BadLine]:
     for number in itertools.count(1):
         line = reading.readline(MAX_LINE + 1)
         if not line:

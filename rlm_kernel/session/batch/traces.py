@@ -12,8 +12,8 @@ from typing import Any
 
 from rlm_kernel import system
 from rlm_kernel.errors import TraceNotWritten
+from rlm_kernel.report.listing import BATCH_INDEX
 
-INDEX = "index.jsonl"
 EACH = 250
 """Traces in one folder."""
 
@@ -64,7 +64,7 @@ def write_index(folder: Path, rows: Iterator[Mapping[str, Any]], beside: Path) -
                     if isinstance(row.get("trace"), str):
                         file.write(json.dumps(_line(row, folder, beside), ensure_ascii=False) + "\n")
             os.chmod(name, 0o644)
-            system.replace(name, folder / INDEX)
+            system.replace(name, folder / BATCH_INDEX)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)

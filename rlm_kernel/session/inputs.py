@@ -44,8 +44,9 @@ _DESCRIPTOR = re.compile(r"/dev/fd/\d+|/proc/(?:self|\d+)/fd/\d+|/dev/stdin")
 
 @dataclass(frozen=True)
 class Placed:
-    """A context of files that are elsewhere than the user has them: `paths` here, `known_as` there. `made`: as
-    of Inputs.
+    """A context of files that are elsewhere than the user has them: `paths` here, `known_as` there.
+
+    `made`: as of Inputs.
     """
 
     paths: tuple[Path, ...]

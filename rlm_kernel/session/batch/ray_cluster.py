@@ -42,6 +42,7 @@ class Hand:
     node: str
     holder: str
     name: str = ""
+    pid: int = 0
     places: int = 0
     busy: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,17 +55,17 @@ class Cluster:
     def __init__(
         self,
         address: str | None,
-        plan: Plan,
         limits: tuple[float | None, int | None],
         say: Callable[[str], None],
     ) -> None:
         """`address`: of Ray Client (`ray://host:port`), or None for the cluster that is configured, else one
         of this machine alone. `limits`: US dollars and tokens of all questions together.
         """
-        self._address, self._plan, self._limits, self._say = address, plan, limits, say
+        self._address, self._limits, self._say = address, limits, say
         self._ray: Any = None
         self._owned = False
-        self._shared: Any = None
+        self.shared: Any = None
+        """The actor with what the workers share (`ray_shared.Shared`)."""
         self._sent: bytes = b""
         self._watch: asyncio.Task[None] | None = None
         self._starting: dict[str, asyncio.Task[None]] = {}
@@ -76,20 +77,20 @@ class Cluster:
         self.broken: RLMError | None = None
         """Why nothing can be asked any more."""
 
-    async def open(self) -> None:
+    async def open(self, plan: Plan) -> None:
         """Join the cluster, and have a worker ready. Raises SetupError, UsageError."""
         self._ray = await asyncio.to_thread(_import)
         self._owned = not self._ray.is_initialized()
         if self._owned:
             await asyncio.to_thread(_join, self._ray, self._address)
-        self._sent = await asyncio.to_thread(_pickled, self._ray, self._plan)
+        self._sent = await asyncio.to_thread(_pickled, self._ray, plan)
         here = await asyncio.to_thread(_own_node, self._ray)
         strategies = self._ray.util.scheduling_strategies
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
         if here:
             options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        self._shared = self._ray.remote(Shared).options(**options).remote(*self._limits)
-        await self.call(self._shared.spent.remote())
+        self.shared = self._ray.remote(Shared).options(**options).remote(*self._limits)
+        await self.call(self.shared.spent.remote())
         self._watch = asyncio.create_task(self._look_after())
         while not self.hands and self.broken is None:
             self.changed.clear()
@@ -106,8 +107,8 @@ class Cluster:
             await asyncio.wait(tasks)
         hands, self.hands = list(self.hands.values()), {}
         await asyncio.gather(*map(self._end, hands))
-        if self._shared is not None:
-            await asyncio.to_thread(self._kill, self._shared)
+        if self.shared is not None:
+            await asyncio.to_thread(self._kill, self.shared)
         if self._owned:
             await asyncio.to_thread(self._ray.shutdown)
 
@@ -154,7 +155,7 @@ class Cluster:
         if self.hands.get(hand.node) is hand:
             del self.hands[hand.node]
         self._say(f"The worker on {hand.name} ended; its questions are asked again. {why}"[:300])
-        self._shared.forget.remote(hand.holder)
+        self.shared.forget.remote(hand.holder)
         self.changed.set()
         await asyncio.to_thread(self._kill, hand.actor)
 
@@ -165,7 +166,7 @@ class Cluster:
             self._refuse(hand.node, hand.name, error)
             hand.gone.set()
             self._starting[hand.node] = asyncio.create_task(self._end(hand))
-            self._shared.forget.remote(hand.holder)
+            self.shared.forget.remote(hand.holder)
 
     def _refuse(self, node: str, name: str, error: RLMError) -> None:
         until = asyncio.get_running_loop().time() + UNFIT_SECONDS
@@ -231,7 +232,7 @@ class Cluster:
             scheduling_strategy=strategy,
             **options,
         )
-        hand = Hand(made.remote(holder, self._shared), node, holder)
+        hand = Hand(made.remote(holder, self.shared), node, holder)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 ready: Ready = await self.call(hand.actor.open.remote(self._sent))
@@ -242,7 +243,7 @@ class Cluster:
                 self.changed.set()
                 return
             raise
-        hand.name, hand.places = ready.name, ready.places
+        hand.name, hand.pid, hand.places = ready.name, ready.pid, ready.places
         if ready.error is not None:
             await asyncio.to_thread(self._kill, hand.actor)
             self._refuse(node, hand.name, ready.error.error())
@@ -301,7 +302,7 @@ def _join(ray: Any, address: str | None) -> None:
         hint = (
             "All nodes and this machine need the same versions of Ray and of Python."
             if "ersion" in said
-            else "`ray status` on a node says whether it runs; ray:// has the port of Ray Client, often 10001."
+            else "`ray status` on a node says whether it runs; the port of ray:// is often 10001."
         )
         raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
 

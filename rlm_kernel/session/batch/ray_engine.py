@@ -15,6 +15,7 @@ from typing import Any, Self
 from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import RLMError, SetupError, WorkerLost
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
@@ -48,19 +49,30 @@ class RayEngine:
         `models`, `tools`: as of Asker; each worker has a copy. `limits`: US dollars and tokens of all
         questions together. `jobs`: questions at one time.
         """
-        self._settings, self._address, self._jobs, self._say = settings, address, jobs, say
+        self._settings, self._jobs, self._say = settings, jobs, say
         self._given = models, dict(tools or {})
-        self._limits = limits
         self._parcels = Parcels()
         self._turn = asyncio.Lock()
-        self._cluster: Cluster
+        self._cluster = Cluster(address, limits, say)
         self._busy = 0
+        self.lost = 0
+        """How many answers were begun and lost with their workers."""
 
     @property
     def places(self) -> int:
         """As of Engine."""
         all_ = sum(hand.places for hand in self._cluster.hands.values())
         return max(1, all_ if self._jobs is None else min(all_, self._jobs))
+
+    @property
+    def hands(self) -> list[Hand]:
+        """The workers that are there now."""
+        return list(self._cluster.hands.values())
+
+    async def spent(self) -> Spent:
+        """What all questions have used together."""
+        spent: Spent = await self._cluster.call(self._cluster.shared.spent.remote())
+        return spent
 
     async def __aenter__(self) -> Self:
         """Raises SetupError, UsageError."""
@@ -70,9 +82,8 @@ class RayEngine:
             update={"sandbox": settings.sandbox.model_copy(update={"question_files": False})}
         )
         plan = Plan(__version__, settings, _variables(settings), models, tools)
-        self._cluster = Cluster(self._address, plan, self._limits, self._say)
         try:
-            await self._cluster.open()
+            await self._cluster.open(plan)
         except BaseException:
             await self._cluster.close()
             raise
@@ -134,6 +145,7 @@ class RayEngine:
                     return await self._by(hand, order, parcels, trace), hand.name
                 except Lost as error:
                     lost += 1
+                    self.lost += 1
                     await self._cluster.lose(hand, str(error))
                 except _Unfit as unfit:
                     self._cluster.put_aside(hand, unfit.error)

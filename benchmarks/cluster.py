@@ -193,15 +193,13 @@ class Round:
 
 async def run(tried: Round, folder: Path, machines: Machines) -> dict[str, Any]:
     """Ask, kill, and count."""
-    import ray
-
     chance = random.Random(tried.seed)
     text = folder / "text.txt"
     text.write_text("the same file for all\n" * 1000)
     notes, out = folder / "calls", folder / "results.jsonl"
     notes.touch()
     models = Paid(notes, tried.call)
-    ray.init(address=machines.address, log_to_driver=False, logging_level="ERROR")
+    os.environ["RAY_ADDRESS"] = machines.address
     rlm = RLM(models=models)
     small = rlm.settings.sandbox.model_copy(update={"memory": "256m"})
     settings = rlm.settings.model_copy(update={"sandbox": small})
@@ -227,9 +225,8 @@ async def run(tried: Round, folder: Path, machines: Machines) -> dict[str, Any]:
                     spent = max(spent, (await engine.spent()).cost)
             except BudgetExceeded as error:
                 _say(error.message)
-        wall = time.monotonic() - began
     finally:
-        ray.shutdown()
+        wall = time.monotonic() - began
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     ids = Counter(str(row["id"]) for row in rows)
     failed = [row for row in rows if row.get("error")]

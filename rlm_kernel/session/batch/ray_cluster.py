@@ -83,6 +83,7 @@ class Cluster:
         self._owned = not self._ray.is_initialized()
         if self._owned:
             await asyncio.to_thread(_join, self._ray, self._address)
+            _silence()
         self._sent = await asyncio.to_thread(_pickled, self._ray, plan)
         here = await asyncio.to_thread(_own_node, self._ray)
         strategies = self._ray.util.scheduling_strategies
@@ -305,6 +306,13 @@ def _join(ray: Any, address: str | None) -> None:
             else "`ray status` on a node says whether it runs; the port of ray:// is often 10001."
         )
         raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
+
+
+def _silence() -> None:
+    """Ray tells of workers that end on stdout, where `rlm` has its answer; no option of it stops that."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_given, **_named: None
 
 
 def _pickled(ray: Any, plan: Plan) -> bytes:

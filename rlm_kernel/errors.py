@@ -134,6 +134,8 @@ class ModelError(RLMError):
     `fault` is the kind; `auth` and `unknown_model` are set-up errors; `own_timeout`: the time-out that code
     gave its call was over.
 
+    `no_credit`: the account's quota is used up, so that every other call fails, too.
+
     `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for
     nothing.
     """
@@ -149,8 +151,10 @@ class ModelError(RLMError):
         attempts: int = 1,
         hint: str = "",
         spent: Any = None,
+        no_credit: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)
+        self.no_credit = no_credit
         self.fault = fault
         self.model = model
         self.attempts = attempts

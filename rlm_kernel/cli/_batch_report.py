@@ -37,7 +37,7 @@ class Report:
         before = sum(now.before.values()) - now.before["answered"]
         total = now.done + now.running if now.all_read else self.total
         failed = now.failed + now.no_answer + now.bad + before
-        return Counts(total, now.done, now.asked, failed, now.running, now.paid.cost)
+        return Counts(total, now.done, now.asked, failed, min(now.running, now.places), now.paid.cost)
 
     def event(self, entry: Entry, done: Done) -> Mapping[str, Any]:
         """A question that is done, for `--json-events`."""
@@ -57,10 +57,12 @@ class Report:
 
     def so_far(self) -> str:
         """For who interrupts it; "" as long as nothing was done."""
-        if not self.tally.asked and not self.tally.running:
+        if not self.tally.begun:
             return ""
+        stopped = min(self.tally.begun - self.tally.asked, self.tally.places)
+        left = f" ({counted(stopped, 'other')} stopped half-way, asked anew then)" if stopped else ""
         return (
-            f" after {self._asked()}. What has an answer is in {shown_path(self._out)}; "
+            f" after {self._asked()}{left}. What has an answer is in {shown_path(self._out)}; "
             f"to go on: {self.go_on}"
         )
 
@@ -72,7 +74,7 @@ class Report:
         earlier = sum(now.before.values())
         told = [
             self._asked(),
-            *([f"{earlier:,} were in the results before"] if earlier else []),
+            *([f"{earlier:,} in the results before"] if earlier else []),
             *([f"{now.changed:,} asked anew because they have changed"] if now.changed else []),
             *([f"{now.again:,} asked again"] if now.again else []),
         ]

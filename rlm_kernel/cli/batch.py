@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli import _batch_report, _complete, _events
+from rlm_kernel.cli import _complete, _events
 from rlm_kernel.cli._report import worded
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._text import json_line
@@ -129,8 +129,8 @@ def batch(
     stopped, and asks nothing twice. Options for models and limits hold for each question. Exit codes: 0 all
     answered, 1 some failed or have no answer, 2 wrong usage, 3 installation, 130 interrupted.
     """
-    asked = _asked(questions, each, rows, id_, file)
     settings = options.settings()
+    asked = _asked(questions, each, rows, id_, file)
     from rlm_kernel.session.batch.output import Places
     from rlm_kernel.session.batch.run import Budget, How
 
@@ -240,10 +240,11 @@ class _Running:
     """A batch at work, and what is shown of it."""
 
     def __init__(self, options: RunOptions, task: _Task) -> None:
+        from rlm_kernel.cli._batch_report import Report
         from rlm_kernel.views.batch import BatchView
 
         self._task = task
-        self.report = _batch_report.Report(task.places.out or Path(), _go_on())
+        self.report = Report(task.places.out or Path(), _go_on())
         self._view = BatchView(self.report.counts, quiet=options.quiet or options.json_events)
         self._bad = 0
         self._failed = 0

@@ -225,6 +225,7 @@ def model_error(
         attempts=attempts,
         hint=redact(hint, secrets),
         spent=spent,
+        no_credit=failure.fault == "rate_limit" and not failure.retry,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ LINE_SECONDS = 10.0
 _LIKE = 2
 """Questions that must be done before anything is said of their pace."""
 _SECONDS = 1.0
+_SENTENCES = 200
+"""Different ones that are told."""
+_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class BatchView(Branch):
         self._counts = counts
         super().__init__(clock=clock)
         self._told_at = clock()
+        self._said: set[str] = set()
         self._began: float | None = None
         stream = stream or sys.stderr
         self._view: TerminalView | Lines | None = None
@@ -84,9 +89,12 @@ class BatchView(Branch):
             self._view.tell(text)
 
     def say(self, text: str) -> None:
-        """Something about the set-up; a whole sentence is told."""
+        """Something about the set-up; a whole sentence is told, once however many questions meet it."""
         if text.endswith("."):
-            self.tell(text)
+            form = _NUMBERS.sub("", text)
+            if form not in self._said and len(self._said) < _SENTENCES:
+                self._said.add(form)
+                self.tell(text)
         else:
             self.do(printable(text))
             if self._view is not None:
@@ -95,8 +103,7 @@ class BatchView(Branch):
     def heard(self) -> None:
         """Something has changed."""
         self.changes += 1
-        if self._began is None:
-            self._began = self.clock()
+        self.progress()
         if isinstance(self._view, Lines) and self.clock() - self._told_at >= LINE_SECONDS:
             self._told_at = self.clock()
             self._view.tell(self.status())
@@ -125,8 +132,10 @@ class BatchView(Branch):
         now = self._counts()
         if now.total is None:
             return None
+        if self._began is None and (now.running or now.asked):
+            self._began = self.clock()  # what was set up before tells nothing of the pace
         total = max(now.total, now.done + now.running)
-        seconds = self.clock() - (self._began or self.clock())
+        seconds = 0.0 if self._began is None else self.clock() - self._began
         pace = now.asked / seconds if now.asked >= _LIKE and seconds >= _SECONDS else None
         left = total - now.done
         cost = now.spent * (1 + left / now.asked) if now.spent and now.asked >= _LIKE else None

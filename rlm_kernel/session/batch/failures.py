@@ -33,5 +33,5 @@ def _ends_all(error: RLMError, item: Item) -> bool:
         return True
     own = any(not key.startswith("sandbox.") for key in item.changes)
     if isinstance(error, ModelError):
-        return error.exit_code == SetupError.exit_code and not own
+        return (error.no_credit or error.exit_code == SetupError.exit_code) and not own
     return isinstance(error, SetupError) or (isinstance(error, ConfigError) and not own)

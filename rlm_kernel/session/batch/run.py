@@ -63,8 +63,10 @@ class Tally:
 
     def __init__(self) -> None:
         self.answered = self.no_answer = self.failed = 0
-        """By this run, as `bad`: lines that are no questions."""
-        self.bad = self.running = 0
+        """By this run, as `bad`, lines that are no questions, and `begun`, those that an engine was given."""
+        self.bad = self.begun = self.running = 0
+        self.places = 0
+        """Of the engine: others of those that run wait for one."""
         self.before: Counter[str] = Counter()
         """How questions ended earlier that need not be asked, by status."""
         self.kinds: Counter[str] = Counter()
@@ -156,7 +158,7 @@ class Batch:
         more = True
         try:
             while True:
-                ended = ended or self._used_up()
+                ended, self.tally.places = ended or self._used_up(), self._engine.places
                 if more and ended is None and reading is None and len(running) < self._engine.places + AHEAD:
                     reading = _in_daemon(wanted)
                 waited = {*running, *({reading} if reading is not None else ())}
@@ -209,6 +211,7 @@ class Batch:
 
     async def _one(self, entry: Entry) -> Done:
         """Ask a question, and keep what came of it; a cancellation takes nothing of that away."""
+        self.tally.begun += 1
         self.tally.running += 1
         try:
             with self._traces.place(entry.item.id) as trace:

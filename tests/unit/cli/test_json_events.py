@@ -33,6 +33,20 @@ VALIDATOR = Draft202012Validator(json.loads(json_schema()))
 HOSTILE = 'a\u2028b\x85c\r\n\x1b[2J\u202e\ud800"\\\x00\x7f{}[]'
 
 
+def question(text: str) -> dict[str, Any]:
+    """What is told of a question of a batch."""
+    return {
+        "id": text,
+        "status": "failed",
+        "error": text,
+        "done": 3,
+        "failed": 1,
+        "running": 2,
+        "total": None,
+        "spent": 0.25,
+    }
+
+
 class Told:
     """The lines that a listener wrote."""
 
@@ -68,6 +82,7 @@ def test_every_event_gives_a_line_that_fits_the_schema() -> None:
     told, given = Told(), every_event()
     told.events.begin("ask")
     told.events.say("Building the image.")
+    told.events.question(question("a"))
     lines = [
         *map(json.loads, told.raw),
         *told(*given),
@@ -85,6 +100,7 @@ def test_every_event_gives_a_line_that_fits_the_schema() -> None:
 def test_whatever_the_texts_are_each_line_is_one_line_of_ascii(text: str) -> None:
     told = Told()
     told.events.say(text)
+    told.events.question(question(HOSTILE + text))
     told(*every_event(HOSTILE + text))
     told.raw.append(told.events.end(1, error=text, trace=text))
     for line in told.raw:

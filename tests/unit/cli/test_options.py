@@ -17,7 +17,7 @@ from rlm_kernel.cli.options import _SETTING, RunOptions, SettingsOptions
 from rlm_kernel.config import known_keys, load_settings
 from rlm_kernel.errors import ConfigError
 
-RUNS = ("ask", "chat", "init", "run", "replay", "resume", "fork", "bench")
+RUNS = ("ask", "chat", "init", "run", "replay", "resume", "fork", "bench", "batch")
 READERS = (
     *RUNS,
     "status",

@@ -269,13 +269,17 @@ class Error(TypedDict):
 
 
 class Reply(TypedDict):
-    """`value` if it is `ok`, else `error`. `cut`: a model's reply ends at its limit of tokens."""
+    """`value` if it is `ok`, else `error`. `cut`: a model's reply ends at its limit of tokens.
+
+    `asking`: seconds of the run so far in which the user was asked whether calls may be made; 0 if missing.
+    """
 
     call: str
     ok: bool
     value: NotRequired[Any]
     cut: NotRequired[bool]
     error: NotRequired[Error]
+    asking: NotRequired[float]
 
 
 class Granted(TypedDict):

@@ -36,6 +36,27 @@ class Item(NamedTuple):
     same: object = None
 
 
+class Deadline:
+    """When the time-out of a batch is over: it stands still while the user is asked whether calls may be
+    made.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._asking = wire.asking
+
+    def left(self) -> float | None:
+        """Seconds until then, less than 0 after it; None where there is none."""
+        if self._end is None:
+            return None
+        return self._end + (wire.asking - self._asking) - time.monotonic()
+
+    def pass_now(self) -> None:
+        """If there is one, it is over."""
+        if self._end is not None:
+            self._end = float("-inf")
+
+
 class _Left(NamedTuple):
     """Of a batch that was cut off: its cell, and its results, which may still grow."""
 
@@ -129,7 +150,7 @@ def call_many(
     *,
     read: Callable[[int, Any], Any] = lambda _place, value: value,
     window: int | None = None,
-    seconds: float | None = None,
+    deadline: Deadline | None = None,
     done: Callable[[int], None] = lambda _place: None,
     about: tuple[int, str | None] = (0, None),
 ) -> None:
@@ -140,12 +161,11 @@ def call_many(
 
     `read` makes a result of what was answered. At most `window` requests are under way (the session's, if not
     said), so that a batch of any length needs bounded memory on the host; items are made when they are sent,
-    and `done` hears of each that has ended. After `seconds` all that is left fails. Raises BudgetExceeded if
-    every single item was refused for it.
+    and `done` hears of each that has ended. After the `deadline` all that is left fails. Raises
+    BudgetExceeded if every single item was refused for it.
     """
     most = int(wire.session()["window"])
     window = most if window is None else min(window, most)
-    deadline = None if seconds is None else time.monotonic() + seconds
     waiting: dict[str, int] = {}
     upcoming = iter(zip(places, items, strict=False))
     left = count = len(places)
@@ -154,7 +174,7 @@ def call_many(
     together = bytearray(wire.plans([(kind, count, *about)]) if count else b"")
 
     def take(reply: Reply) -> None:
-        nonlocal left, deadline
+        nonlocal left
         place = waiting.pop(reply["call"], None)
         if place is None:
             return
@@ -165,7 +185,7 @@ def call_many(
         except HostCallError as error:
             results[place] = CallFailed(error)
             if deadline is not None and isinstance(error, wire.LLMError) and error.timed_out:
-                deadline = time.monotonic()  # in a replay this comes at once, and no more is asked, either
+                deadline.pass_now()  # in a replay this comes at once, and no more is asked, either
         done(place)
 
     try:
@@ -206,16 +226,16 @@ def call_many(
         raise refusals[0]
 
 
-def _timed(body: Mapping[str, Any] | HostCallError, deadline: float | None) -> Mapping[str, Any]:
+def _timed(body: Mapping[str, Any] | HostCallError, deadline: Deadline | None) -> Mapping[str, Any]:
     """The request with what is left of a batch's time.
 
     Raises LLMError where that is nothing, and the error in a body's place.
     """
     if isinstance(body, HostCallError):
         raise body
-    if deadline is None:
+    left = deadline.left() if deadline is not None else None
+    if left is None:
         return body
-    left = deadline - time.monotonic()
     if left <= 0:
         raise wire.timed_out("not asked: the time-out of the whole batch was over")
     return {**body, "timeout": left}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -139,7 +138,7 @@ def llm_query_batched(
     asked, model = [prompt for prompt, _ in given], given[0][1] if given else None
     shown = _images_of_each(images, len(asked))
     wanted = _wanted(schema)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = batches.Deadline(timeout)
 
     unfit: dict[int, _Unfit] = {}
 
@@ -169,13 +168,12 @@ def llm_query_batched(
         places = range(len(asked))
         about = sum(map(len, asked)), model
         batches.call_many(
-            "llm_query", map(item, places), results, places, read=first, seconds=timeout, about=about
+            "llm_query", map(item, places), results, places, read=first, deadline=deadline, about=about
         )
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         again, items = list(unfit), itertools.starmap(item, unfit.items())
         with contextlib.suppress(wire.BudgetExceeded):  # each of them has it in its place
             about = sum(len(asked[place]) for place in again), model
-            batches.call_many("llm_query", items, results, again, read=second, seconds=left, about=about)
+            batches.call_many("llm_query", items, results, again, read=second, deadline=deadline, about=about)
         return results
 
 
@@ -276,10 +274,10 @@ def rlm_query_batched(
             "no list for all"
         )
     wanted = _wanted(schema)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = batches.Deadline(timeout)
     with batches.results_of(len(asked)) as results:
         children = _Children(asked, each, model, wanted, results)
-        children.ask(range(len(asked)), timeout)
+        children.ask(range(len(asked)), deadline)
         # At the depth limit the sub model is asked, which must be given the text.
         fitting = []
         for place, result in enumerate(results):
@@ -290,9 +288,8 @@ def rlm_query_batched(
                 else:
                     too_long = wire.LLMError(_TOO_LONG.format(limit=limit, size=size))
                     results[place] = wire.CallFailed(too_long)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            children.ask(fitting, left, by_name=False)
+            children.ask(fitting, deadline, by_name=False)
         except wire.BudgetExceeded:
             if len(fitting) == len(asked):
                 raise
@@ -325,7 +322,7 @@ class _Children:
         self._model, self._wanted, self._results = model, wanted, results
         self._handed: dict[int, Handover] = {}
 
-    def ask(self, places: Sequence[int], seconds: float | None, *, by_name: bool = True) -> None:
+    def ask(self, places: Sequence[int], deadline: batches.Deadline, *, by_name: bool = True) -> None:
         """Ask the questions at these places. Raises BudgetExceeded if all were refused for it."""
         items = (self._item(place, by_name=by_name) for place in places)
         try:
@@ -336,7 +333,7 @@ class _Children:
                 places,
                 read=lambda _place, answer: _fitting(self._wanted, answer),
                 window=CHILDREN_AT_ONCE,
-                seconds=seconds,
+                deadline=deadline,
                 done=self._ended,
                 about=(sum(len(self._asked[place][0]) for place in places), self._model),
             )

@@ -40,6 +40,8 @@ _replies: list[bool] = []
 _acknowledgements: dict[int, SimpleQueue[str]] = {}
 _planned = 0
 """Calls of models that the cell in progress makes in all, as far as that is known."""
+asking = 0.0
+"""Seconds in which the user was asked whether calls may be made, as far as the host has told."""
 current_cell = ""
 """Id of the cell in progress, or what stands for it."""
 
@@ -297,6 +299,8 @@ def _one_way(kind: Kind, call: str, body: bytes) -> None:
 
 def value_of(found: Reply) -> Any:
     """What a reply holds. Raises the error that it holds."""
+    global asking
+    asking = max(asking, found.get("asking", 0.0))
     if found["ok"]:
         if "cut" in found:
             _replies.append(bool(found["cut"]))

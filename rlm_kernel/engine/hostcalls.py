@@ -228,7 +228,7 @@ class HostCalls:
             cost = await self._allowed(call, kind, query, barred=barred)
             clock = time.monotonic()  # what the user took to think is none of the call's
             with self.ledger.approval.sent(cost):
-                done = await _within(query.timeout, do(work))
+                done = await self._within(query.timeout, do(work))
             return _handed(kind, done.answer, cut=done.cut)
         except (SetupError, TraceNotWritten) as error:
             self.broken = error  # recorded as a call that was cut off: it is made when the run is taken up
@@ -253,6 +253,24 @@ class HostCalls:
         model, cost = self._sub_calls.expected(kind, query.model, 1, chars([query.as_message()]))
         await self.ledger.approval.check(self, model, cost, call.pause_timer)
         return cost if kind == "llm_query" else None  # what a child RLM calls counts by itself
+
+    async def _within(self, seconds: float | None, doing: Awaitable[CallRecord]) -> CallRecord:
+        """Raises ModelError when the time that code gave its call is up; while the user is asked, it stands
+        still.
+        """
+        if seconds is None:
+            return await doing
+        try:
+            async with self.ledger.approval.timeout(seconds) as limit:
+                return await doing
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ModelError(
+                f"There was no answer within the call's own time-out of {seconds:g} s.",
+                fault="own_timeout",
+                model="",
+            ) from None
 
     def _kept_for(self, call: HostCall, kind: CallKind, query: Query, digest: str) -> CallRecord | None:
         """The kept answer to a call of this cell."""
@@ -413,20 +431,3 @@ def _handed(kind: CallKind, answer: Any, *, cut: bool) -> Any:
     """An answer as code in the kernel gets it: with a model's reply, whether that is whole."""
     told = isinstance(answer, str) and (kind == "llm_query" or cut)
     return ReplyText.of(answer, cut=cut) if told else answer
-
-
-async def _within(seconds: float | None, doing: Awaitable[CallRecord]) -> CallRecord:
-    """Raises ModelError when the time that code gave its call is up."""
-    if seconds is None:
-        return await doing
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await doing
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise ModelError(
-            f"There was no answer within the call's own time-out of {seconds:g} s.",
-            fault="own_timeout",
-            model="",
-        ) from None

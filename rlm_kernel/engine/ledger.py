@@ -8,15 +8,15 @@ asks their purse, too, after its own limits. Lives on one event loop.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from rlm_kernel.engine.admission import Admission, Left
 from rlm_kernel.engine.approval import Approval
+from rlm_kernel.engine.call import Call
 from rlm_kernel.engine.expected import Expectation
 from rlm_kernel.engine.inflight import Asked, Dearest
 from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
@@ -35,56 +35,6 @@ KEPT = 0.1
 """Share of a limit at most that is kept for the last answer."""
 CHARS_PER_TOKEN = 4.0
 """Of what is reckoned from characters."""
-
-
-class Call:
-    """A model call, for as long as it is entered: `Ledger.call`.
-
-    Whoever makes it says when the request goes out, and what came of it.
-    """
-
-    def __init__(self, ledger: Ledger, asked: Asked) -> None:
-        self._ledger = ledger
-        self._for = asked
-        self._held = contextlib.AsyncExitStack()
-        """What is held back for it: released when it has ended."""
-        self._payment: Payment | None = None
-        self._open = False
-        """It was sent, and what it used is not known."""
-        self._heard = 0
-        """Characters of its reply that have come."""
-
-    async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            self._payment = await self._ledger._reserve(self._for, stack)
-            self._held = stack.pop_all()
-        return self
-
-    def sent(self) -> None:
-        self._open = True
-
-    def heard(self, chars: int) -> None:
-        """So many characters more of its reply have come."""
-        self._heard += chars
-
-    def settle(self, reply: Completion) -> None:
-        self._open = False
-        self._ledger._settle(self._for, reply)
-        if self._payment is not None:
-            self._payment.settle(reply)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
-    ) -> None:
-        if error is not None:
-            self._ledger._failed(self._for)
-            # It may be billed, though nobody waits for its reply.
-            if self._open and isinstance(error, asyncio.CancelledError):
-                cost, tokens = self._ledger._lost(self._for, self._heard)
-                if self._payment is not None:
-                    # Of a reply that had not begun a purse knows more than this run does.
-                    self._payment.lost(*((cost, tokens) if self._heard else (0.0, 0.0)))
-        await self._held.__aexit__(kind, error, trace)
 
 
 class Ledger:

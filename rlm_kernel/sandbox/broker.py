@@ -17,7 +17,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlm_contract import SIZE, SIZES
@@ -98,6 +98,10 @@ class Broker:
         self.any_cell = False
         """Nobody here knows which cell runs (Jupyter runs them), so that calls are answered whatever cell
         they name. A person reads what comes of them.
+        """
+        self.asking_seconds: Callable[[], float] = lambda: 0.0
+        """Seconds so far in which the user was asked whether calls may be made: code is told, for the
+        time-outs of its batches.
         """
         self.refused: Counter[str] = Counter()
 
@@ -284,10 +288,12 @@ class Broker:
     async def _answer(self, peer: Channel, head: Head, body: dict[str, Any]) -> None:
         try:
             value = await self._handle(head, body)
-            more = {"cut": value.cut} if isinstance(value, ReplyText) else {}
+            more: dict[str, Any] = {"cut": value.cut} if isinstance(value, ReplyText) else {}
+            if asking := self.asking_seconds():
+                more["asking"] = asking
             reply = json.dumps({"call": head.call, "ok": True, "value": value, **more}).encode()
         except RLMError as error:
-            reply = _failure(head, error, brief=self.any_cell)
+            reply = _failure(head, error, brief=self.any_cell, asking=self.asking_seconds())
         except asyncio.CancelledError:
             # A thread may wait for it, and with it the cell that was interrupted.
             if self._closing:
@@ -362,14 +368,15 @@ async def _reply(peer: Channel, reply: bytes) -> None:
     await peer.write(SIZE.pack(len(reply)), reply)
 
 
-def _failure(head: Head, error: RLMError, *, brief: bool = False) -> bytes:
+def _failure(head: Head, error: RLMError, *, brief: bool = False, asking: float = 0.0) -> bytes:
     """The reply with an error. `brief`: a person sees it, and no model; not of what stands in a recording,
-    which is shown as it was.
+    which is shown as it was. `asking`: as of the reply.
     """
     told: dict[str, Any] = {"type": error.in_cell, "message": str(error)}
     if brief and isinstance(error, BudgetExceeded | ModelError | NoAnswer | NoRecord):
         told["brief"] = True
-    return json.dumps({"call": head.call, "ok": False, "error": told}).encode()
+    more = {"asking": asking} if asking else {}
+    return json.dumps({"call": head.call, "ok": False, "error": told, **more}).encode()
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

@@ -2,24 +2,20 @@
 
 What was heard is on disk after every event, in the notebook or in the journal beside it, and the notebook
 itself is valid at every moment (`trace.notebook_file`). Each cell is serialised when it changes, so that the
-cost of an event does not grow with the trace. While a cell runs, its progress is written at most every
-SAVE_SECONDS.
+cost of an event does not grow with the trace.
+
+Its parts, each on top of the one before: `saving` (to the disk), `cell_writer` (how cells stand there),
+`frame_writer` (title, answer, summary), `running_writer` (the cell in progress), and here the events.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
-from rlm_contract import MAX_QUOTE
-
-from rlm_kernel import sanitize
 from rlm_kernel.engine.events import (
     CallFinished,
     CallRetried,
@@ -41,11 +37,9 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import (
-    Answer,
     CallRecord,
     CellResult,
     Completion,
-    Evidence,
     Memory,
     Outcome,
     Totals,
@@ -53,41 +47,25 @@ from rlm_kernel.engine.protocols import (
 from rlm_kernel.errors import TraceNotWritten
 from rlm_kernel.trace import calltable, document
 from rlm_kernel.trace.calls import cell_meta, linked
-from rlm_kernel.trace.notebook_file import RATE
-from rlm_kernel.trace.progress import Progress, RunningCell
+from rlm_kernel.trace.progress import RunningCell
 from rlm_kernel.trace.prompt_writer import PromptKeeper
-from rlm_kernel.trace.reader import code_digest, instant
-from rlm_kernel.trace.saving import SavedNotebook
+from rlm_kernel.trace.reader import instant
+from rlm_kernel.trace.running_writer import RunningWriter
 from rlm_kernel.trace.schema import (
     MAX_THINKING,
     MAX_THOUGHTS,
     CallMeta,
     CellMeta,
-    EvidenceMeta,
     NotebookMeta,
-    OriginMeta,
-    TotalsMeta,
     tokens_of,
 )
-from rlm_kernel.trace.tally import Tally
 from rlm_kernel.trace.writable import Writable
 
-SAVE_SECONDS = 0.5
-MAX_OUTPUTS = 40_000_000
-"""Characters of outputs of all cells together, passed by no more than the last cell's: a browser has to open
-them (`trace.outputs`).
-"""
-_LONG = 60
-"""Lines of outputs from which on they are shown folded."""
 _PROMPTS = 60
 """Calls of a cell, the first that it makes, of which the prompts' ends are kept to be shown."""
-_FULL = (
-    "[The outputs of the cells above have {:,} characters (trace.outputs): those of this one are left "
-    "out of the trace.]\n"
-)
 
 
-class NotebookWriter(SavedNotebook):
+class NotebookWriter(RunningWriter):
     """A listener (`engine.events`).
 
     `secrets` are replaced wherever they turn up. Raises TraceError when it cannot write.
@@ -105,29 +83,17 @@ class NotebookWriter(SavedNotebook):
     ) -> None:
         """`cells`: those of a trace that is taken up, in nbformat's shape.
 
-        Then nothing is written before the first event. `outputs`: characters of outputs that are kept,
-        MAX_OUTPUTS if None. `prompts` makes what keeps the prompts of models in full; None: nothing does.
+        Then nothing is written before the first event. `outputs`: characters of outputs that are kept, by
+        default MAX_OUTPUTS. `prompts` makes what keeps the prompts of models in full; None: nothing does.
         """
-        super().__init__(path, meta, secrets)
+        super().__init__(path, meta, secrets, outputs)
         self._prompts = prompts(self._writable) if prompts else None
-        self._most = MAX_OUTPUTS if outputs is None else outputs
         self._persons = 0
-        self._running: RunningCell | None = None
-        self._turn = 0
         self._kept: dict[str, Sequence[CallMeta]] = {}
-        self._children: dict[str, list[CallMeta]] = {}
-        self._tally = Tally()
         self._words: dict[int, dict[str, Any]] = {}
         self._earlier_words: dict[int, dict[str, Any]] = {}
         """Of turns that had ended: a cell of theirs may be run again."""
-        self._prompts_shown: dict[str, str] = {}
-        self._answer: str | None = None
-        self._evidence: tuple[Evidence, ...] = ()
-        self._asked = ""
         self._beside: dict[str, datetime] = {}
-        self._taken: dict[str, dict[str, Any]] = {}
-        self._save_cost = 0.0
-        self._due: asyncio.TimerHandle | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -330,10 +296,6 @@ class NotebookWriter(SavedNotebook):
         self._words[turn] = self._markdown(f"turn-{turn:02d}", [document.model_words(turn, prose)], meta)
         self._save()
 
-    def set_origins(self, origins: Sequence[OriginMeta]) -> None:
-        """Say where it comes from; written with what comes next."""
-        self._meta = self._meta.model_copy(update={"origins": list(origins)})
-
     def question(self, text: str) -> None:
         """A question, put to the root model from here on: the notebook's own if it has none yet, else a
         further one.
@@ -347,40 +309,6 @@ class NotebookWriter(SavedNotebook):
         self._meta = self._meta.model_copy(update={"question": self._writable.text(text)})
         self._write_title()
         self._save()
-
-    def _reopen(self) -> None:
-        """What closed the notebook closes it no more: the run goes on."""
-        self._closed = False
-        self._file.drop("summary")
-        if "answer" in self._file.cells:
-            number = self._counts["answer"]
-            while (closed := f"answer-{number:02d}") in self._file.cells:
-                number += 1
-            self._file.rename("answer", closed)
-        self._answer, self._evidence, self._tally.delivered = None, (), ""
-        changes = {"status": "running", "stop_reason": None, "forced": False, "detail": ""}
-        self._meta = self._meta.model_copy(update=changes)
-
-    def set_models(self, models: Mapping[str, str], profile: str, digest: str) -> None:
-        """Say who answers from here on, and by which prompt."""
-        names = {role: self._writable.text(name) for role, name in models.items()}
-        self._meta = self._meta.model_copy(
-            update={"models": names, "prompt_profile": profile, "prompt_digest": digest}
-        )
-        self._write_title()
-        self._save()
-
-    def _write_title(self) -> None:
-        meta = self._meta.model_copy(update={"files": self.files})
-        self._markdown("title", document.title(meta, self._delivered()), CellMeta(kind="title"))
-
-    def _delivered(self) -> document.Delivered | None:
-        """What the last question came to; None while it is being answered."""
-        if self._meta.status != "finished" or self._meta.stop_reason is None or not self._meta.question:
-            return None
-        answer = None if self._answer is None else Answer(self._answer, evidence=self._evidence)
-        outcome = Outcome(answer, self._meta.stop_reason, self._meta.forced, self._meta.detail)
-        return document.Delivered(outcome, self._tally.delivered if answer else "", self._asked)
 
     def _summarized(self, memory: Memory) -> None:
         self._aside(
@@ -421,27 +349,7 @@ class NotebookWriter(SavedNotebook):
             self._tally.heard(self._running.cell_id, ended, self._running.started)
             self._running = None
         self._close_turns()
-        if outcome.answer is not None:
-            outcome = replace(outcome, answer=self._redacted(outcome.answer))
-        self._meta = self._meta.model_copy(
-            update={
-                "status": "finished",
-                "stop_reason": outcome.stop_reason,
-                "forced": outcome.forced,
-                "detail": outcome.detail,
-                "totals": TotalsMeta.of(self._before + totals),
-            }
-        )
-        self._answer = text = outcome.answer.text[: document.ANSWER_CAP] if outcome.answer else None
-        children = [call for cell_id in self._file.cells for call in self._children.get(cell_id, ())]
-        self._evidence = outcome.answer.evidence if outcome.answer else ()
-        evidence = list(map(EvidenceMeta.of, self._evidence))
-        closing = CellMeta(kind="answer", turn=self._turn or None, text=text, evidence=evidence)
-        self._markdown("answer", [document.answer(outcome), *document.evidence(self._evidence)], closing)
-        spans = self._tally.spans(self._file.cells)
-        shown = document.summary(self._meta, children, self._tally.table(), spans)
-        self._markdown("summary", shown, CellMeta(kind="summary"))
-        self._write_title()
+        self._conclude(outcome, totals)
         self._close_prompts()  # before the seal is made, which covers them
         self._closed = True
         try:
@@ -449,12 +357,6 @@ class NotebookWriter(SavedNotebook):
         except TraceNotWritten:
             self.release()  # what is in the journal stays there, for whoever takes the run up
             raise
-
-    def _redacted(self, answer: Answer) -> Answer:
-        """An answer as it may be written."""
-        write = self._writable.text
-        evidence = (replace(one, quote=write(one.quote)[:MAX_QUOTE]) for one in answer.evidence)
-        return Answer(write(answer.text), evidence=tuple(evidence))
 
     def close(self) -> None:
         self._close_prompts()
@@ -468,177 +370,6 @@ class NotebookWriter(SavedNotebook):
     def _close_prompts(self) -> None:
         if self._prompts is not None:
             self._name_prompts(self._prompts.close())
-
-    def _write_running(self, cell: RunningCell, ended: CellMeta | None = None) -> None:
-        """`ended`: what its record says in the end, where the run ends in it."""
-        meta = ended or self._meta_of(cell)
-        times = {"iopub.execute_input": cell.started.isoformat()}
-        outputs = self._code_cell(
-            cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False, ended=ended is not None
-        )
-        cell.progress, cell.stale = Progress(), False
-        cell.progress.written(outputs)
-
-    def _meta_of(self, cell: RunningCell) -> CellMeta:
-        kind, calls = self._code_kind(cell.cell_id), list(map(CallMeta.of, cell.calls))
-        return CellMeta(
-            kind=kind, turn=self._turn or None, status="running", seconds=cell.seconds, calls=calls
-        )
-
-    def _code_cell(
-        self,
-        cell_id: str,
-        code: str,
-        outputs: Sequence[Mapping[str, Any]],
-        meta: CellMeta,
-        count: int | None,
-        times: Mapping[str, str],
-        *,
-        check: bool,
-        ended: bool = True,
-    ) -> list[dict[str, Any]]:
-        """Returns the kernel's outputs as they are written.
-
-        The table of calls comes when the cell has `ended`: until then its outputs are those that the journal
-        goes on from.
-        """
-        # Jupyter goes on after a cell with this tag.
-        failed = meta.status in ("error", "timeout")
-        taken = self._taken.get(cell_id, {})
-        tags = [tag for tag in taken.get("tags", []) if tag not in ("parameters", "raises-exception")]
-        tags += ["parameters"] if cell_id == "parameters" else ["raises-exception"] if failed else []
-        source = self._writable.text(code)
-        meta = meta.model_copy(update={"code_digest": code_digest(source)})
-        kept = {name: value for name, value in taken.items() if name != "tags"}
-        if self._full(cell_id):
-            meta = meta.model_copy(update={"truncated": True})
-        written = self._written(cell_id, outputs)
-        ours = self._writable.meta(meta)
-        calls = ours.get("calls", ())
-        table = (
-            calltable.made(cell_id, meta.calls, calls, self._prompts_shown, meta.left_out) if ended else None
-        )
-        metadata = {
-            # JupyterLab shows the outputs in a frame that scrolls; VS Code cuts long texts by itself.
-            **({"scrolled": True} if _lines(written) > _LONG else {}),
-            **kept,
-            "execution": dict(times),
-            "rlm": ours,
-            **({"tags": tags} if tags else {}),
-        }
-        cell = {
-            "cell_type": "code",
-            "id": cell_id,
-            "metadata": metadata,
-            "source": source,
-            "execution_count": count,
-            "outputs": [table, *written] if table else written,
-        }
-        self._put(cell, check=check)
-        return written
-
-    def _full(self, cell_id: str) -> bool:
-        """The other cells' outputs are as many as are kept."""
-        return self._shown - self._sizes.get(cell_id, 0) > self._most
-
-    def _written(self, cell_id: str, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """A cell's outputs as they are written."""
-        if self._full(cell_id):
-            return (
-                [{"output_type": "stream", "name": "stderr", "text": _FULL.format(self._most)}]
-                if outputs
-                else []
-            )
-        return [self._writable.output(output) for output in outputs]
-
-    def _code_kind(self, cell_id: str) -> Any:
-        if cell_id in ("parameters", "setup"):
-            return cell_id
-        if cell_id.startswith("cite-"):  # whether answers are to have evidence
-            return "setup"
-        taken = self._taken.get(cell_id)
-        return "code" if taken is None else taken.get("rlm", {}).get("kind", "person")
-
-    def _markdown(self, cell_id: str, parts: Sequence[str], meta: CellMeta) -> dict[str, Any]:
-        """Put a cell of text; returns it."""
-        if meta.thoughts.strip():
-            parts = [*parts, *document.folded(self._writable.text(meta.thoughts), len(meta.thoughts))]
-        source = "".join(
-            part if isinstance(part, document.Raw) else sanitize.markdown(self._writable.text(part))
-            for part in parts
-        )
-        metadata = {"rlm": self._writable.meta(meta)}
-        cell = {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": source}
-        self._put(cell, check=False)
-        return cell
-
-    def _save_now_and_then(self) -> None:
-        # With thousands of calls in a cell its own serialisation costs something: keep that under a tenth of
-        # the time.
-        wait = self._saved + max(SAVE_SECONDS, 10 * self._save_cost) - time.monotonic()
-        if wait <= 0:
-            self._save_running()
-        else:
-            self._save_later(wait)
-
-    def _save_later(self, wait: float) -> None:
-        if self._due is None:
-            with contextlib.suppress(RuntimeError):  # without an event loop the next event saves
-                self._due = asyncio.get_running_loop().call_later(wait, self._save_when_due)
-
-    def _cancel_due(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-
-    def _save_running(self) -> None:
-        self._cancel_due()
-        if (cell := self._running) is not None:
-            started = time.monotonic()
-            if cell.progress is None or self._file.wait() == 0:
-                self._write_running(cell)
-                self._save()
-            else:
-                self._write_progress(cell, cell.progress)
-            self._save_cost = time.monotonic() - started
-
-    def _write_progress(self, cell: RunningCell, progress: Progress) -> None:
-        outputs = self._written(cell.cell_id, cell.outputs)
-        change = progress.change(outputs)
-        if change is not None and not self._file.affords(repeated := progress.repeated(outputs, change)):
-            change = None
-            self._save_later(repeated / RATE)
-        if not progress.calls and change is None:
-            return
-        calls = [self._writable.meta(call) for call in map(CallMeta.of, progress.calls)]
-        done = {"seconds": cell.seconds, "calls": calls, **({"outputs": change} if change else {})}
-        with self._writing():
-            self._file.progress(cell.cell_id, done, self._ours())
-        if change is not None:
-            progress.written(outputs)
-        progress.calls = []
-        self._saved = time.monotonic()
-        self._arm_whole()
-
-    def _refresh(self) -> None:
-        """Put the running cell as it is now."""
-        if self._running is not None and self._running.stale:
-            self._write_running(self._running)
-
-    def _save_when_due(self) -> None:
-        with contextlib.suppress(TraceNotWritten):  # nobody here to hear it; the next event raises it again
-            self._save_running()
-
-
-def _lines(outputs: Sequence[Mapping[str, Any]]) -> int:
-    """How many lines the texts of outputs have together."""
-    found = 0
-    for output in outputs:
-        data = output.get("data", {})
-        text = output.get("text") or data.get("text/html") or data.get("text/plain") or ""
-        found += max(text.count("\n"), text.count("<tr"))
-        found += sum(line.count("\n") + 1 for line in output.get("traceback", ()))
-    return found
 
 
 def _joined(source: Any) -> str:

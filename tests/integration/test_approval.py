@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from rlm_kernel.config import load_settings
+from rlm_kernel.engine.approval import Expected
+from rlm_kernel.session.ask import ask
 from tests.support.model_server import ModelServer
 from tests.support.terminal import Terminal
 
@@ -39,3 +43,28 @@ async def test_after_a_no_in_the_terminal_nothing_of_the_batch_is_sent(
         assert await terminal.ended() == 0
     assert "5 0 The user" in terminal.text
     assert terminal.text.count("Go on?") == 1, "in the same cell the answer stands"
+
+
+SLOW_USER = """```repl
+found = llm_query_batched(["p" * 4000 + str(i) for i in range(300)], timeout=5)
+FINAL(f"{sum(map(bool, found))} answers")
+```"""
+
+
+async def test_a_batchs_own_time_out_stands_still_while_the_user_is_asked(
+    kernel_image: Any, openai_env: ModelServer, tmp_path: Path
+) -> None:
+    """More calls than are under way at once: those after the first are reckoned in the kernel."""
+    openai_env.root = lambda _messages: SLOW_USER
+    heard: list[Expected] = []
+
+    async def thinks(wanted: Expected) -> Literal["always"]:
+        heard.append(wanted)
+        await asyncio.sleep(6)
+        return "always"
+
+    sub = {"sub_llm.model": "openai/sub", "sub_llm.input_price": 5, "sub_llm.output_price": 20}
+    settings = load_settings(overrides={"root_llm.model": "openai/root", **sub})
+    result = await ask("Q", "hay", settings=settings, trace=tmp_path / "t.ipynb", approve=thinks)
+    assert result.answer == "300 answers"
+    assert len(heard) == 1

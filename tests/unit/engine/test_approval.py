@@ -303,3 +303,50 @@ def test_a_child_is_expected_to_take_what_those_before_took_or_some_turns() -> N
 )
 def test_amounts_are_told_as_people_write_them(amount: float, told: str) -> None:
     assert dollars(amount) == told
+
+
+async def test_the_time_that_code_gave_its_call_stands_still_while_the_user_is_asked() -> None:
+    decided, asked = asyncio.Event(), asyncio.Event()
+
+    async def user(_wanted: Expected) -> bool:
+        asked.set()
+        await decided.wait()
+        return True
+
+    approval = Approval(user, 1.0)
+
+    async def limited(seconds: float, done: asyncio.Event) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with approval.timeout(seconds):
+                await done.wait()
+                return True
+        return False
+
+    never, done = asyncio.Event(), asyncio.Event()
+    calls = [asyncio.create_task(limited(0.05, one)) for one in (done, never)]
+    question = asyncio.create_task(approval.check(1, "m", 4.0, contextlib.nullcontext))
+    await asyncio.wait_for(asked.wait(), 5)
+    later = asyncio.create_task(limited(0.05, done))  # begun while the user thinks
+    await asyncio.sleep(0.2)
+    assert approval.asking_seconds() >= 0.15
+    assert not any(call.done() for call in (*calls, later))
+    done.set()
+    decided.set()
+    await question
+    assert await asyncio.wait_for(asyncio.gather(*calls, later), 5) == [True, False, True]
+    told = approval.asking_seconds()
+    await asyncio.sleep(0.01)
+    assert approval.asking_seconds() == told
+
+
+async def test_a_time_out_that_is_over_as_the_user_is_asked_is_over() -> None:
+    approval = Approval(lambda _: True, 1.0)
+
+    async def late() -> None:
+        async with approval.timeout(0.0):
+            await asyncio.sleep(0)
+            await approval.check(1, "m", 4.0, contextlib.nullcontext)
+            await asyncio.sleep(1)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(late(), 0.5)

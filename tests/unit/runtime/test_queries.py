@@ -84,3 +84,21 @@ def test_what_was_answered_is_kept_when_the_texts_are_refused(sent_batches: list
 def test_pictures_in_the_place_of_the_models_name_are_told_where_they_go() -> None:
     with pytest.raises(TypeError, match=r"model is a model's name, not a list; pictures go to images="):
         queries.llm_query("What is it?", ["a.png"])  # type: ignore[arg-type]
+
+
+def test_a_batchs_time_out_stands_still_while_the_user_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches.time, "monotonic", lambda: now)
+    now = 100.0
+    wire.value_of({"call": "1", "ok": True, "value": 1, "asking": 5.0})
+    deadline, none = batches.Deadline(10.0), batches.Deadline(None)
+    now = 130.0
+    assert deadline.left() == -20.0
+    with pytest.raises(wire.LLMError):
+        wire.value_of(
+            {"call": "2", "ok": False, "error": {"type": "LLMError", "message": ""}, "asking": 28.0}
+        )
+    wire.value_of({"call": "3", "ok": True, "value": 1})
+    assert deadline.left() == 3.0
+    deadline.pass_now()
+    none.pass_now()
+    assert (deadline.left(), none.left()) == (float("-inf"), None)

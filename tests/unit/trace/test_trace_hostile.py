@@ -12,8 +12,7 @@ import pytest
 from rlm_kernel.engine.events import CellFinished, CellStarted, Noted, RunFinished, TurnReplied
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals
 from rlm_kernel.session.conversation import conversation, full_history, recorded, turns_of
-from rlm_kernel.trace import document
-from rlm_kernel.trace import writer as writer_module
+from rlm_kernel.trace import cell_writer, document
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.writer import NotebookWriter
@@ -97,7 +96,7 @@ def test_taken_up_again_it_stays_as_it_is(path: Path) -> None:
 
 
 def test_outputs_of_all_cells_together_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "MAX_OUTPUTS", 10_000)
+    monkeypatch.setattr(cell_writer, "MAX_OUTPUTS", 10_000)
     writer = NotebookWriter(path, meta(), [])
     for number in range(10):
         writer(CellStarted(f"turn-{number:02}-a", number, "x"))

@@ -25,7 +25,7 @@ from rlm_kernel.engine.ledger import Limits
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals, Usage
 from rlm_kernel.errors import TraceError
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.trace import document
+from rlm_kernel.trace import document, running_writer
 from rlm_kernel.trace import writer as writer_module
 from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.reader import code_digest
@@ -288,7 +288,7 @@ def test_a_link_in_the_place_of_the_file_that_is_being_written_is_not_followed(
 def test_progress_is_saved_now_and_then_and_the_end_always(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 1e9)
+    monkeypatch.setattr(running_writer, "SAVE_SECONDS", 1e9)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
     before = path.stat().st_ino
@@ -301,7 +301,7 @@ def test_progress_is_saved_now_and_then_and_the_end_always(
 async def test_the_last_progress_is_saved_without_another_event(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
+    monkeypatch.setattr(running_writer, "SAVE_SECONDS", 0.02)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
     tell(writer, [CellOutput("turn-01-a", [stream("last")])])
@@ -314,7 +314,7 @@ async def test_a_disk_that_fills_up_is_said_at_the_next_event_alone(
 ) -> None:
     faults: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-    monkeypatch.setattr(writer_module, "SAVE_SECONDS", 0.02)
+    monkeypatch.setattr(running_writer, "SAVE_SECONDS", 0.02)
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:9])
     tried = asyncio.Event()

@@ -1,0 +1,64 @@
+"""A model call on the account of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Self
+
+from rlm_kernel.engine.inflight import Asked
+from rlm_kernel.engine.purse import Payment
+from rlm_kernel.engine.values import Completion
+
+if TYPE_CHECKING:
+    from rlm_kernel.engine.ledger import Ledger
+
+
+class Call:
+    """A model call, for as long as it is entered: `Ledger.call`.
+
+    Whoever makes it says when the request goes out, and what came of it.
+    """
+
+    def __init__(self, ledger: Ledger, asked: Asked) -> None:
+        self._ledger = ledger
+        self._for = asked
+        self._held = contextlib.AsyncExitStack()
+        """What is held back for it: released when it has ended."""
+        self._payment: Payment | None = None
+        self._open = False
+        """It was sent, and what it used is not known."""
+        self._heard = 0
+        """Characters of its reply that have come."""
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            self._payment = await self._ledger._reserve(self._for, stack)
+            self._held = stack.pop_all()
+        return self
+
+    def sent(self) -> None:
+        self._open = True
+
+    def heard(self, chars: int) -> None:
+        """So many characters more of its reply have come."""
+        self._heard += chars
+
+    def settle(self, reply: Completion) -> None:
+        self._open = False
+        self._ledger._settle(self._for, reply)
+        if self._payment is not None:
+            self._payment.settle(reply)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
+    ) -> None:
+        if error is not None:
+            self._ledger._failed(self._for)
+            # It may be billed, though nobody waits for its reply.
+            if self._open and isinstance(error, asyncio.CancelledError):
+                cost, tokens = self._ledger._lost(self._for, self._heard)
+                if self._payment is not None:
+                    # Of a reply that had not begun a purse knows more than this run does.
+                    self._payment.lost(*((cost, tokens) if self._heard else (0.0, 0.0)))
+        await self._held.__aexit__(kind, error, trace)

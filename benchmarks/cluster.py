@@ -35,6 +35,7 @@ from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.session.batch.ray_engine import RayEngine
 
+WORKER, NODE = "worker", "node"
 CALL = 0.01
 """US dollars."""
 HEADER = (
@@ -127,10 +128,10 @@ def _tried(make: Callable[[], Any]) -> Any:
 
 @contextlib.asynccontextmanager
 async def killing(
-    engine: RayEngine, machines: Machines, kills: int, pause: float, chance: random.Random
+    engine: RayEngine, machines: Machines, plan: Sequence[str], pause: float, chance: random.Random
 ) -> AsyncIterator[Killed]:
     """Kill workers and nodes, one after the other, as long as the context lasts."""
-    done = Killed()
+    done, left_to_do = Killed(), list(plan)
 
     async def kill() -> None:
         while True:
@@ -139,15 +140,15 @@ async def killing(
             await asyncio.sleep(chance.uniform(0.2, 2 * pause))
             hands = engine.hands
             done.pids |= {hand.pid for hand in hands}
-            if done.workers + done.nodes >= kills or not hands:
+            if not left_to_do or not any(hand.busy for hand in hands):
                 continue
-            if chance.random() < 0.3:
+            if left_to_do.pop(0) == NODE:
                 done.nodes += 1
                 await asyncio.to_thread(machines.replace_one, chance)
             else:
                 done.workers += 1
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(chance.choice(hands).pid, signal.SIGKILL)
+                    os.kill(chance.choice([hand for hand in hands if hand.busy]).pid, signal.SIGKILL)
 
     task = asyncio.create_task(kill())
     try:
@@ -181,10 +182,12 @@ def left(pids: set[int], seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Round:
-    """What is tried. `pause`: seconds between two kills, on average; `call`: of a call."""
+    """What is tried. `plan`: what is killed, in order; `pause`: seconds between two kills, on average;
+    `call`: of a call.
+    """
 
     sessions: int
-    kills: int
+    plan: Sequence[str]
     limit: float | None = None
     pause: float = 5.0
     call: float = 0.3
@@ -215,7 +218,7 @@ async def run(tried: Round, folder: Path, machines: Machines) -> dict[str, Any]:
     began, told, spent = time.monotonic(), Counter[str](), 0.0
     answers: dict[str, str | None] = {}
     try:
-        async with killing(engine, machines, tried.kills, tried.pause, chance) as killed:
+        async with killing(engine, machines, tried.plan, tried.pause, chance) as killed:
             try:
                 async for done in rlm.map(
                     questions, out=out, engine=engine, max_cost=tried.limit, keep_going=True
@@ -261,17 +264,28 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sessions", type=int, default=60)
     parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--plan", help="worker,node,… in place of --kills")
+    parser.add_argument("--json", action="store_true", help="the row as an object")
     parser.add_argument("--limit", type=float, default=None)
     parser.add_argument("--pause", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    tried = Round(given.sessions, given.kills, given.limit, given.pause, seed=given.seed)
+    chance = random.Random(given.seed)
+    plan = (
+        given.plan.split(",")
+        if given.plan
+        else [NODE if chance.random() < 0.3 else WORKER for _ in range(given.kills)]
+    )
+    tried = Round(given.sessions, plan, given.limit, given.pause, seed=given.seed)
     machines = Machines(3)
     try:
         with tempfile.TemporaryDirectory() as folder:
             row = asyncio.run(run(tried, Path(folder), machines))
     finally:
         machines.close()
+    if given.json:
+        print(json.dumps(row))
+        return
     print(HEADER)
     print(" | ".join(map(str, row.values())), flush=True)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import InternalError, RLMError, SetupError, UsageError
 from rlm_kernel.session.batch.ray_shared import Shared
 from rlm_kernel.session.batch.ray_worker import Plan, Ready, Worker
@@ -28,6 +29,7 @@ UNFIT_SECONDS = 30.0
 OPEN_SECONDS = 300.0
 """For a worker to be ready: its image may have to be built."""
 _CLOSE_SECONDS = 30.0
+_AGAIN = "Type the same command again: it goes on where it was."
 
 
 class Lost(Exception):
@@ -89,9 +91,9 @@ class Cluster:
         strategies = self._ray.util.scheduling_strategies
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
         if here:
-            options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+            options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         self.shared = self._ray.remote(Shared).options(**options).remote(*self._limits)
-        await self.call(self.shared.spent.remote())
+        await self.spent()
         self._watch = asyncio.create_task(self._look_after())
         while not self.hands and self.broken is None:
             self.changed.clear()
@@ -135,6 +137,16 @@ class Cluster:
         except ConnectionError as error:
             self._break(SetupError(f"The connection to the Ray cluster is lost: {_first_line(error)}"))
             raise Lost(str(error)) from error
+
+    async def spent(self) -> Spent:
+        """What all questions have used together. Raises SetupError where the actor that counts is gone."""
+        try:
+            spent: Spent = await self.call(self.shared.spent.remote())
+        except Lost as error:
+            self._break(SetupError(f"The actor that holds the budget is lost: {error}", hint=_AGAIN))
+            assert self.broken is not None
+            raise self.broken from error
+        return spent
 
     async def of(self, hand: Hand, reference: Any) -> Any:
         """The same of a worker; it is not waited for longer than it is there."""
@@ -182,9 +194,10 @@ class Cluster:
         """Have a worker on each node that can have one, as long as this runs."""
         while self.broken is None:
             try:
+                await self.spent()
                 nodes = await asyncio.to_thread(_nodes, self._ray)
             except Exception as error:
-                self._break(SetupError(f"The Ray cluster is lost: {_first_line(error)}"))
+                self._break(SetupError(f"The Ray cluster is lost: {_first_line(error)}", hint=_AGAIN))
                 return
             for hand in [hand for hand in self.hands.values() if hand.node not in nodes]:
                 await self.lose(hand, "Its node is gone.")

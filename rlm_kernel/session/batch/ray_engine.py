@@ -71,8 +71,7 @@ class RayEngine:
 
     async def spent(self) -> Spent:
         """What all questions have used together."""
-        spent: Spent = await self._cluster.call(self._cluster.shared.spent.remote())
-        return spent
+        return await self._cluster.spent()
 
     async def __aenter__(self) -> Self:
         """Raises SetupError, UsageError."""

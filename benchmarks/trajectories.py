@@ -3,9 +3,10 @@
     rlm batch tasks.jsonl --engine ray -m openai/gpt-5
     .venv/bin/python benchmarks/trajectories.py tasks.jsonl tasks.results.jsonl > trajectories.jsonl
 
-tasks.jsonl has questions as `rlm batch` reads them, each with an `id`, what is `expected`, and a `scorer` of `rlm
-bench` (default: contains). A line for each question that has a trace: `reward` from 0 to 1, and its `calls` of root
-and sub models in order, those of child RLMs too, with the fields of `rlm export --jsonl`. What failed has reward 0.
+tasks.jsonl has questions as `rlm batch` reads them, each with an `id`, what is `expected`, and a `scorer` of
+`rlm bench` (default: contains). A line for each question that has a trace: `reward` from 0 to 1, and its
+`calls` of root and sub models in order, those of child RLMs too, with the fields of `rlm export --jsonl`. What
+failed has reward 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def trajectories(tasks: Path, results: Path, *, whole: bool = False) -> Iterator
         whole: Leave out those of which a prompt is not complete in the trace.
 
     Raises:
-        UsageError: a file cannot be read, or a task has no id, nothing expected, or a scorer that there is not.
+        UsageError: a file cannot be read, or a task has nothing expected, or a scorer that there is not.
     """
     known = {str(task.get("id")): task for task in _lines(tasks)}
     for name, task in known.items():

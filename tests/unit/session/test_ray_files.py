@@ -49,7 +49,9 @@ def test_a_folder_comes_as_it_is_with_empty_files_and_odd_names(store: Store, tm
     }
 
 
-def test_large_files_are_sent_in_pieces(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_sent_in_pieces(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ray_files, "PIECE", 10)
     (tmp_path / "f").write_bytes(bytes(range(95)))
     parcel = Parcels().of(tmp_path / "f")

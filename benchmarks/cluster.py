@@ -33,7 +33,7 @@ from rlm_kernel.engine.protocols import UNWATCHED, Completion, Message, Role, Wa
 from rlm_kernel.errors import BudgetExceeded
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import connect
-from rlm_kernel.session.batch.ray_engine import RayEngine
+from rlm_kernel.session.batch.ray_engine import OnRay, RayEngine
 
 WORKER, NODE = "worker", "node"
 CALL = 0.01
@@ -206,7 +206,7 @@ async def run(tried: Round, folder: Path, machines: Machines) -> dict[str, Any]:
     rlm = RLM(models=models)
     small = rlm.settings.sandbox.model_copy(update={"memory": "256m"})
     settings = rlm.settings.model_copy(update={"sandbox": small})
-    engine = RayEngine(settings, models=models, limits=(tried.limit, None), say=_say)
+    engine = RayEngine(settings, OnRay(cost=tried.limit), models=models, say=_say)
     questions = [
         {
             "id": f"q{n}",

@@ -5,7 +5,7 @@
 
 tasks.jsonl has questions as `rlm batch` reads them, each with an `id`, what is `expected`, and a `scorer` of
 `rlm bench` (default: contains). A line for each question that has a trace: `reward` from 0 to 1, and its
-`calls` of root and sub models in order, those of child RLMs too, with the fields of `rlm export --jsonl`. What
+`calls` of root and sub models in order, those of child RLMs too, with fields as of `rlm export --jsonl`. What
 failed has reward 0.
 """
 

@@ -258,14 +258,13 @@ def _checked_engine(name: str) -> str:
 def _engine(settings: Settings, options: RunOptions, where: _Where, view: BatchView) -> Engine:
     """Where the questions are answered."""
     if where.name != "local":
-        from rlm_kernel.session.batch.ray_engine import RayEngine
+        from rlm_kernel.session.batch.ray_engine import OnRay, RayEngine
 
+        address = None if where.name == "ray" else where.name
         return RayEngine(
             settings,
-            None if where.name == "ray" else where.name,
+            OnRay(address, where.budget.cost, where.budget.tokens, where.jobs),
             tools=options.given_tools(),
-            limits=(where.budget.cost, where.budget.tokens),
-            jobs=where.jobs,
             say=view.say,
         )
     from rlm_kernel.session.batch.local import LocalEngine

@@ -104,6 +104,7 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where Ray keeps its sockets, whose paths must be short, and its logs."""
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
+        monkeypatch.setenv("RAY_ADDRESS", "local")
         yield Path(folder)
 
 
@@ -145,7 +146,7 @@ _KILLED = textwrap.dedent("""
 async def test_when_the_driver_is_killed_all_ends(
     kernel_image: Any, tmp_path: Path, ray_folder: Path, docker_client: Any
 ) -> None:
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", _KILLED, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,

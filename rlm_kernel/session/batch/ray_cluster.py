@@ -12,7 +12,6 @@ import logging
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_kernel.engine.purse import Spent
@@ -36,19 +35,19 @@ class Lost(Exception):
     """The worker has ended, or cannot be reached, and what it was asked for with it."""
 
 
-@dataclass(eq=False)
 class Hand:
-    """A worker, from the driver's side. `gone`: set when it is lost. `sending`: by digests of files."""
+    """A worker, from the driver's side."""
 
-    actor: Any
-    node: str
-    holder: str
-    name: str = ""
-    pid: int = 0
-    places: int = 0
-    busy: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    sending: dict[str, asyncio.Lock] = field(default_factory=dict)
+    def __init__(self, actor: Any, node: str, holder: str) -> None:
+        """`node`: by Ray's id; `holder`: its name for the shared budget."""
+        self.actor, self.node, self.holder = actor, node, holder
+        self.name, self.pid = "", 0
+        """Its machine, and its process there."""
+        self.places = self.busy = 0
+        self.gone = asyncio.Event()
+        """It is lost, or given up."""
+        self.sending: dict[str, asyncio.Lock] = {}
+        """Files that are on their way to it, by their digests."""
 
 
 class Cluster:
@@ -68,7 +67,7 @@ class Cluster:
         self._owned = False
         self.shared: Any = None
         """The actor with what the workers share (`ray_shared.Shared`)."""
-        self._sent: bytes = b""
+        self._plan: Plan
         self._watch: asyncio.Task[None] | None = None
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._unfit: dict[str, tuple[float, RLMError]] = {}
@@ -86,7 +85,8 @@ class Cluster:
         if self._owned:
             await asyncio.to_thread(_join, self._ray, self._address)
             _silence()
-        self._sent = await asyncio.to_thread(_pickled, self._ray, plan)
+        await asyncio.to_thread(_check_pickled, self._ray, plan)
+        self._plan = plan
         here = await asyncio.to_thread(_own_node, self._ray)
         strategies = self._ray.util.scheduling_strategies
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
@@ -249,7 +249,7 @@ class Cluster:
         hand = Hand(made.remote(holder, self.shared), node, holder)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                ready: Ready = await self.call(hand.actor.open.remote(self._sent))
+                ready: Ready = await self.call(hand.actor.open.remote(self._plan))
         except BaseException as error:
             await asyncio.to_thread(self._kill, hand.actor)
             if isinstance(error, Lost | TimeoutError | RLMError):
@@ -299,13 +299,15 @@ def _import() -> Any:
 def _join(ray: Any, address: str | None) -> None:
     """Blocking, and not in the main thread: there Ray would take its signals."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    configured = os.environ.get("RAY_ADDRESS")
     try:
-        if address is None:
+        if address is None and configured != "local":
             with contextlib.suppress(ConnectionError):
-                ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", **quiet)
+                ray.init(address=configured or "auto", **quiet)
                 return
-            if os.environ.get("RAY_ADDRESS"):
-                raise SetupError(f"There is no Ray cluster at {os.environ['RAY_ADDRESS']} (RAY_ADDRESS).")
+            if configured:
+                raise SetupError(f"There is no Ray cluster at {configured} (RAY_ADDRESS).")
+        if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
@@ -328,9 +330,9 @@ def _silence() -> None:
         worker.print_to_stdstream = lambda *_given, **_named: None
 
 
-def _pickled(ray: Any, plan: Plan) -> bytes:
+def _check_pickled(ray: Any, plan: Plan) -> None:
     try:
-        return bytes(ray.cloudpickle.dumps(plan))
+        ray.cloudpickle.dumps(plan)
     except Exception as error:
         raise UsageError(
             f"The models or tools of this program cannot be sent to other machines: {_first_line(error)}.",

@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,10 +25,26 @@ from rlm_kernel.session.batch.ray_worker import Order, Plan, Reply, Sent
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.result import Result
 
-TRIES = 5
-"""Workers that may end while they answer one question, before it is given up: it may be what ends them."""
+BLAME, TRIES = 2.0, 12
+"""When a question is given up that may be what ends workers: each that ends is the fault, in equal parts, of
+the questions that it was answering; and however small its part is, after so many workers.
+"""
 _STOP_SECONDS = 30.0
 _CLOUDS = {"bedrock": "AWS_", "sagemaker": "AWS_", "vertex_ai": "GOOGLE_", "gemini": "GOOGLE_"}
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Which cluster, and how much of it.
+
+    `address`: `ray://host:port`, or None for the cluster that is configured, else this machine. `cost` in US
+    dollars and `tokens`: of all questions together; `jobs`: questions at one time. None is no limit.
+    """
+
+    address: str | None = None
+    cost: float | None = None
+    tokens: int | None = None
+    jobs: int | None = None
 
 
 class RayEngine:
@@ -37,23 +53,18 @@ class RayEngine:
     def __init__(
         self,
         settings: Settings,
-        address: str | None = None,
+        on: OnRay = OnRay(),
         *,
         models: Models | None = None,
         tools: Mapping[str, Any] | None = None,
-        limits: tuple[float | None, int | None] = (None, None),
-        jobs: int | None = None,
         say: Say = silent,
     ) -> None:
-        """`address`: `ray://host:port`, or None for the cluster that is configured, else this machine.
-        `models`, `tools`: as of Asker; each worker has a copy. `limits`: US dollars and tokens of all
-        questions together. `jobs`: questions at one time.
-        """
-        self._settings, self._jobs, self._say = settings, jobs, say
+        """`models`, `tools`: as of Asker; each worker has a copy."""
+        self._settings, self._jobs, self._say = settings, on.jobs, say
         self._given = models, dict(tools or {})
         self._parcels = Parcels()
         self._turn = asyncio.Lock()
-        self._cluster = Cluster(address, limits, say)
+        self._cluster = Cluster(on.address, (on.cost, on.tokens), say)
         self._busy = 0
         self.lost = 0
         """How many answers were begun and lost with their workers."""
@@ -137,20 +148,20 @@ class RayEngine:
 
     async def _somewhere(self, order: Order, parcels: list[Parcel], trace: Path) -> tuple[Reply, str]:
         """Have it answered by a worker, and by another one where that ends. Raises RLMError."""
-        lost = 0
+        lost, blame = 0, 0.0
         while True:
             async with self._place() as hand:
                 try:
                     return await self._by(hand, order, parcels, trace), hand.name
                 except Lost as error:
-                    lost += 1
+                    lost, blame = lost + 1, blame + 1 / hand.busy
                     self.lost += 1
                     await self._cluster.lose(hand, str(error))
                 except _Unfit as unfit:
                     self._cluster.put_aside(hand, unfit.error)
-            if lost >= TRIES:
+            if lost >= TRIES or blame >= BLAME:
                 raise WorkerLost(
-                    f"{TRIES} workers of the cluster have ended while they answered this question.",
+                    f"{lost} workers of the cluster have ended while they answered this question.",
                     hint="It may be what ends them: ask it by itself, without the cluster, and look at the "
                     "memory of its node.",
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pickle
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,10 +112,10 @@ class Worker:
         self._store: Store
         self._asker: Any = None
 
-    async def open(self, plan: bytes) -> Ready:
+    async def open(self, plan: Plan) -> Ready:
         """Make it ready. What is wrong with this node is in the reply."""
         try:
-            await self._open(pickle.loads(plan))
+            await self._open(plan)
         except RLMError as error:
             await self.close()
             return Ready(socket.gethostname(), 0, os.getpid(), Told.of(error))

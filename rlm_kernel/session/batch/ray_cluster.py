@@ -44,6 +44,8 @@ class Hand:
         self.name, self.pid = "", 0
         """Its machine, and its process there."""
         self.places = self.busy = 0
+        self.blamed = 1
+        """How many questions it was answering when it was lost."""
         self.gone = asyncio.Event()
         """It is lost, or given up."""
         self.sending: dict[str, asyncio.Lock] = {}
@@ -165,6 +167,7 @@ class Cluster:
         if hand.gone.is_set():
             return
         hand.gone.set()
+        hand.blamed = max(1, hand.busy)
         if self.hands.get(hand.node) is hand:
             del self.hands[hand.node]
         self._say(f"The worker on {hand.name} ended; its questions are asked again. {why}"[:300])

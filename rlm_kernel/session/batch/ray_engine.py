@@ -154,9 +154,9 @@ class RayEngine:
                 try:
                     return await self._by(hand, order, parcels, trace), hand.name
                 except Lost as error:
-                    lost, blame = lost + 1, blame + 1 / hand.busy
-                    self.lost += 1
                     await self._cluster.lose(hand, str(error))
+                    lost, blame = lost + 1, blame + 1 / hand.blamed
+                    self.lost += 1
                 except _Unfit as unfit:
                     self._cluster.put_aside(hand, unfit.error)
             if lost >= TRIES or blame >= BLAME:

@@ -10,6 +10,7 @@ RLMError
 │   └── LocalModelError   the embedded model cannot be fetched or started
 ├── ModelError            a model did not give a usable reply                exit 1 (3 for a missing key)
 ├── KernelError           the kernel could not be started or was lost        exit 1
+├── WorkerLost            workers of a cluster ended while they answered     exit 1
 ├── BudgetExceeded        a limit of the ledger is reached                   exit 1
 ├── NoAnswer              an RLM ended without an answer, or with one of another type
 ├── FileRefused           a path that the user did not name, or cannot read  exit 2
@@ -166,6 +167,10 @@ class ModelError(RLMError):
 
 class KernelError(RLMError):
     """The kernel could not be started, or was lost and could not be brought back."""
+
+
+class WorkerLost(RLMError):
+    """Several workers of a cluster have ended, one after the other, while they answered this question."""
 
 
 class BudgetExceeded(RLMError):

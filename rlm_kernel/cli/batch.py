@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rlm_kernel.session.batch.output import Places
     from rlm_kernel.session.batch.questions import Drafts
     from rlm_kernel.session.batch.results import Retry
-    from rlm_kernel.session.batch.run import How
+    from rlm_kernel.session.batch.run import Budget, How
     from rlm_kernel.views.batch import BatchView
 
 _SHOWN = 20
@@ -102,6 +102,15 @@ def batch(
             help="Questions at one time; each has a container. Default: as many as there is room for.",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        option(
+            SANDBOX,
+            "--engine",
+            metavar="local|ray|ray://HOST:PORT",
+            help="Where they are answered: on this machine, or by the nodes of a Ray cluster.",
+        ),
+    ] = "local",
     max_cost_all: Annotated[
         float | None,
         option(LIMITS, "--max-cost-all", metavar="USD", min=0, help="US dollars for all questions together."),
@@ -142,10 +151,12 @@ def batch(
     retry: Retry = "all" if retry_all else "passing" if retry_failed else "no"
     place = (out or asked.out).absolute()
     _refuse_input(place, asked)
-    how = How(Budget(max_cost_all, max_tokens_all), retry, keep_going)
+    budget = Budget(max_cost_all, max_tokens_all)
+    how = How(budget, retry, keep_going)
+    where = _Where(_checked_engine(engine), jobs, budget)
     running = _Running(options, _Task(asked, Places(place, traces), how))
     ended = run_to_end(
-        running.run(lambda view: _engine(settings, options, jobs, view), settings),
+        running.run(lambda view: _engine(settings, options, where, view), settings),
         lambda: running.report.so_far(),
         before=" before a question was asked; nothing was spent.",
     )
@@ -238,12 +249,38 @@ def _refuse_input(out: Path, asked: _Asked) -> None:
             raise UsageError(f"{out} has the questions.", hint="Give --out another file, for the results.")
 
 
-def _engine(settings: Settings, options: RunOptions, jobs: int | None, view: BatchView) -> Engine:
+@dataclass(frozen=True)
+class _Where:
+    """What the command line says of the engine."""
+
+    name: str
+    jobs: int | None
+    budget: Budget
+
+
+def _checked_engine(name: str) -> str:
+    """Raises UsageError."""
+    if name in ("local", "ray") or name.startswith("ray://"):
+        return name
+    raise UsageError(f"There is no engine {name!r}.", hint="It is local, ray, or ray://HOST:PORT.")
+
+
+def _engine(settings: Settings, options: RunOptions, where: _Where, view: BatchView) -> Engine:
     """Where the questions are answered."""
+    if where.name != "local":
+        from rlm_kernel.session.batch.ray_engine import OnRay, RayEngine
+
+        address = None if where.name == "ray" else where.name
+        return RayEngine(
+            settings,
+            OnRay(address, where.budget.cost, where.budget.tokens, where.jobs),
+            tools=options.given_tools(),
+            say=view.say,
+        )
     from rlm_kernel.session.batch.local import LocalEngine
     from rlm_kernel.session.many import Asker
 
-    return LocalEngine(Asker(settings, say=view.say, **options.given_tools()), jobs)
+    return LocalEngine(Asker(settings, say=view.say, **options.given_tools()), where.jobs)
 
 
 class _Running:

@@ -146,7 +146,7 @@ async def look_at(
     inputs = await in_thread(gather, given, path)
     await asyncio.to_thread(check_readable, inputs.paths)
     late = bool(question.named or host.tools or host.settings.mcp.servers) or host.consent is not None
-    return Asked(question, inputs, path), GivenFiles(inputs.paths, named=question.named, late=late)
+    return Asked(question, inputs, path), GivenFiles(inputs.paths, inputs.known_as, question.named, late)
 
 
 async def _answered(

@@ -28,7 +28,7 @@ def gather_beside(context: Any, trace: Path) -> Given:
         io.StringIO(context) if isinstance(context, str) else context,
         trace.with_stem(f"{trace.stem}-{number}"),
     )
-    return Given(inputs.paths, inputs.made, f"context_{number}")
+    return Given(inputs.paths, inputs.made, variable=f"context_{number}")
 
 
 def numbered_id(kind: str, trace: TraceFile) -> str:

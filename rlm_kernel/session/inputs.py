@@ -43,11 +43,26 @@ _DESCRIPTOR = re.compile(r"/dev/fd/\d+|/proc/(?:self|\d+)/fd/\d+|/dev/stdin")
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A context of files that are elsewhere than the user has them: `paths` here, `known_as` there.
+
+    `made`: as of Inputs.
+    """
+
+    paths: tuple[Path, ...]
+    known_as: tuple[Path, ...]
+    made: bool = False
+
+
+@dataclass(frozen=True)
 class Inputs:
-    """`paths` as the user named them. `made`: they hold one object from Python, written beside the trace."""
+    """`paths` as the user named them. `made`: they hold one object from Python, written beside the trace.
+    `known_as`: as of FileGrants.
+    """
 
     paths: tuple[Path, ...]
     made: bool = False
+    known_as: tuple[Path, ...] = ()
 
     def cells(
         self,
@@ -76,6 +91,8 @@ def gather(context: Context, trace_path: Path) -> Inputs:
     """
     if context is None:
         return Inputs(())
+    if isinstance(context, Placed):
+        return Inputs(context.paths, context.made, context.known_as)
     if isinstance(context, Path):
         return Inputs(expand([context], trace_path.with_suffix(STDIN)))
     if (

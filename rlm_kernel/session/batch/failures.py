@@ -10,6 +10,7 @@ from rlm_kernel.errors import (
     RLMError,
     SetupError,
     TraceNotWritten,
+    WorkerLost,
 )
 from rlm_kernel.session.batch.item import Failure, Item
 
@@ -21,7 +22,9 @@ def failure_of(error: RLMError, item: Item) -> Failure:
     """What a question is told to have failed by. Raises the error where it ends all."""
     if _ends_all(error, item):
         raise error
-    passing = isinstance(error, KernelError) or (isinstance(error, ModelError) and error.fault in _PASSING)
+    passing = isinstance(error, KernelError | WorkerLost) or (
+        isinstance(error, ModelError) and error.fault in _PASSING
+    )
     return Failure(type(error).__name__, error.message, error.hint, passing)
 
 

@@ -1,0 +1,361 @@
+"""A Ray cluster as the driver sees it: joined or started, its nodes, and the workers on them.
+
+Ray is imported here alone, when a cluster is asked for: that takes seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from rlm_kernel.engine.purse import Spent
+from rlm_kernel.errors import InternalError, RLMError, SetupError, UsageError
+from rlm_kernel.session.batch.ray_shared import Shared
+from rlm_kernel.session.batch.ray_worker import Plan, Ready, Worker
+
+RESOURCE = "rlm"
+"""A node's own resource that has workers on it; where no node has it, all with a CPU have one."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the nodes."""
+UNFIT_SECONDS = 30.0
+"""Before a node whose worker could not begin is tried again."""
+OPEN_SECONDS = 300.0
+"""For a worker to be ready: its image may have to be built."""
+_CLOSE_SECONDS = 30.0
+_AGAIN = "Type the same command again: it goes on where it was."
+
+
+class Lost(Exception):
+    """The worker has ended, or cannot be reached, and what it was asked for with it."""
+
+
+class Hand:
+    """A worker, from the driver's side."""
+
+    def __init__(self, actor: Any, node: str, holder: str) -> None:
+        """`node`: by Ray's id; `holder`: its name for the shared budget."""
+        self.actor, self.node, self.holder = actor, node, holder
+        self.name, self.pid = "", 0
+        """Its machine, and its process there."""
+        self.places = self.busy = 0
+        self.blamed = 1
+        """How many questions it was answering when it was lost."""
+        self.gone = asyncio.Event()
+        """It is lost, or given up."""
+        self.sending: dict[str, asyncio.Lock] = {}
+        """Files that are on their way to it, by their digests."""
+
+
+class Cluster:
+    """The nodes of a cluster, with a worker on each as long as it is open. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        address: str | None,
+        limits: tuple[float | None, int | None],
+        say: Callable[[str], None],
+    ) -> None:
+        """`address`: of Ray Client (`ray://host:port`), or None for the cluster that is configured, else one
+        of this machine alone. `limits`: US dollars and tokens of all questions together.
+        """
+        self._address, self._limits, self._say = address, limits, say
+        self._ray: Any = None
+        self._owned = False
+        self.shared: Any = None
+        """The actor with what the workers share (`ray_shared.Shared`)."""
+        self._plan: Plan
+        self._watch: asyncio.Task[None] | None = None
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._unfit: dict[str, tuple[float, RLMError]] = {}
+        self.hands: dict[str, Hand] = {}
+        """The workers that are ready, by their nodes."""
+        self.changed = asyncio.Event()
+        """Something may be free, or has ended."""
+        self.broken: RLMError | None = None
+        """Why nothing can be asked any more."""
+
+    async def open(self, plan: Plan) -> None:
+        """Join the cluster, and have a worker ready. Raises SetupError, UsageError."""
+        self._ray = await asyncio.to_thread(_import)
+        self._owned = not self._ray.is_initialized()
+        if self._owned:
+            await asyncio.to_thread(_join, self._ray, self._address)
+            _silence()
+        await asyncio.to_thread(_check_pickled, self._ray, plan)
+        self._plan = plan
+        here = await asyncio.to_thread(_own_node, self._ray)
+        strategies = self._ray.util.scheduling_strategies
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
+        if here:
+            options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+        self.shared = self._ray.remote(Shared).options(**options).remote(*self._limits)
+        await self.spent()
+        self._watch = asyncio.create_task(self._look_after())
+        while not self.hands and self.broken is None:
+            self.changed.clear()
+            await self.changed.wait()
+        if self.broken is not None:
+            raise self.broken
+
+    async def close(self) -> None:
+        """End all workers. Idempotent."""
+        tasks = [task for task in (self._watch, *self._starting.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        hands, self.hands = list(self.hands.values()), {}
+        await asyncio.gather(*map(self._end, hands))
+        if self.shared is not None:
+            await asyncio.to_thread(self._kill, self.shared)
+        if self._owned:
+            await asyncio.to_thread(self._ray.shutdown)
+
+    async def _end(self, hand: Hand) -> None:
+        with contextlib.suppress(Lost, RLMError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.of(hand, hand.actor.close.remote())
+        await asyncio.to_thread(self._kill, hand.actor)
+
+    def _kill(self, actor: Any) -> None:
+        with contextlib.suppress(Exception):  # it has ended, or its node
+            self._ray.kill(actor)
+
+    async def call(self, reference: Any) -> Any:
+        """What an actor gives. Raises Lost, InternalError."""
+        errors = self._ray.exceptions
+        try:
+            return await reference
+        except errors.RayTaskError as error:
+            raise InternalError(f"A worker of the cluster failed: {_first_line(error)}") from error
+        except errors.RayError as error:
+            raise Lost(_first_line(error)) from error
+        except ConnectionError as error:
+            self._break(SetupError(f"The connection to the Ray cluster is lost: {_first_line(error)}"))
+            raise Lost(str(error)) from error
+
+    async def spent(self) -> Spent:
+        """What all questions have used together. Raises SetupError where the actor that counts is gone."""
+        try:
+            spent: Spent = await self.call(self.shared.spent.remote())
+        except Lost as error:
+            self._break(SetupError(f"The actor that holds the budget is lost: {error}", hint=_AGAIN))
+            assert self.broken is not None
+            raise self.broken from error
+        return spent
+
+    async def of(self, hand: Hand, reference: Any) -> Any:
+        """The same of a worker; it is not waited for longer than it is there."""
+        asked, gone = asyncio.ensure_future(self.call(reference)), asyncio.ensure_future(hand.gone.wait())
+        try:
+            await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Lost("Its node is gone.")
+            return asked.result()
+        finally:
+            gone.cancel()
+            asked.cancel()
+
+    async def lose(self, hand: Hand, why: str) -> None:
+        """The worker is given up: what it does from now on counts for nothing. Idempotent."""
+        if hand.gone.is_set():
+            return
+        hand.gone.set()
+        hand.blamed = max(1, hand.busy)
+        if self.hands.get(hand.node) is hand:
+            del self.hands[hand.node]
+        self._say(f"The worker on {hand.name} ended; its questions are asked again. {why}"[:300])
+        self.shared.forget.remote(hand.holder)
+        self.changed.set()
+        await asyncio.to_thread(self._kill, hand.actor)
+
+    def put_aside(self, hand: Hand, error: RLMError) -> None:
+        """Its node lacks something: no more questions for a while, there."""
+        if self.hands.get(hand.node) is hand:
+            del self.hands[hand.node]
+            self._refuse(hand.node, hand.name, error)
+            hand.gone.set()
+            self._starting[hand.node] = asyncio.create_task(self._end(hand))
+            self.shared.forget.remote(hand.holder)
+
+    def _refuse(self, node: str, name: str, error: RLMError) -> None:
+        until = asyncio.get_running_loop().time() + UNFIT_SECONDS
+        self._unfit[node] = until, error
+        self._say(f"{name or 'A node'} answers no questions for now: {error.message}")
+
+    def _break(self, error: RLMError) -> None:
+        self.broken = self.broken or error
+        self.changed.set()
+
+    async def _look_after(self) -> None:
+        """Have a worker on each node that can have one, as long as this runs."""
+        while self.broken is None:
+            try:
+                await self.spent()
+                nodes = await asyncio.to_thread(_nodes, self._ray)
+            except Exception as error:
+                self._break(SetupError(f"The Ray cluster is lost: {_first_line(error)}", hint=_AGAIN))
+                return
+            for hand in [hand for hand in self.hands.values() if hand.node not in nodes]:
+                await self.lose(hand, "Its node is gone.")
+            now = asyncio.get_running_loop().time()
+            for node, options in nodes.items():
+                starting = self._starting.get(node)
+                if starting is not None and starting.done():
+                    self._starting.pop(node)
+                    starting = None
+                fit = self._unfit.get(node, (0.0, None))[0] <= now
+                if node not in self.hands and starting is None and fit:
+                    self._starting[node] = asyncio.create_task(self._start(node, options))
+            self._check(nodes)
+            await asyncio.gather(*map(self._ask_places, self.hands.values()))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _check(self, nodes: dict[str, dict[str, Any]]) -> None:
+        """Whether there is anybody left to answer."""
+        if self.hands or self._starting:
+            return
+        if not nodes:
+            self._break(
+                SetupError(
+                    "No node of the Ray cluster can have a worker.",
+                    hint=f"A node needs a CPU of Ray's, or the resource {RESOURCE}: "
+                    f"ray start … --resources '{{\"{RESOURCE}\": 1}}'",
+                )
+            )
+        elif all(node in self._unfit for node in nodes):
+            self._break(self._unfit[next(iter(nodes))][1])
+
+    async def _ask_places(self, hand: Hand) -> None:
+        try:
+            hand.places = await self.of(hand, hand.actor.places.remote())
+        except Lost as error:
+            await self.lose(hand, str(error))
+        self.changed.set()
+
+    async def _start(self, node: str, options: dict[str, Any]) -> None:
+        holder = uuid.uuid4().hex
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        made = self._ray.remote(Worker).options(
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=10_000,
+            scheduling_strategy=strategy,
+            **options,
+        )
+        hand = Hand(made.remote(holder, self.shared), node, holder)
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                ready: Ready = await self.call(hand.actor.open.remote(self._plan))
+        except BaseException as error:
+            await asyncio.to_thread(self._kill, hand.actor)
+            if isinstance(error, Lost | TimeoutError | RLMError):
+                self._refuse(node, "", _not_begun(node, error))
+                self.changed.set()
+                return
+            raise
+        hand.name, hand.pid, hand.places = ready.name, ready.pid, ready.places
+        if ready.error is not None:
+            await asyncio.to_thread(self._kill, hand.actor)
+            self._refuse(node, hand.name, ready.error.error())
+        else:
+            self._unfit.pop(node, None)
+            self.hands[node] = hand
+        self.changed.set()
+
+
+def _not_begun(node: str, error: BaseException) -> RLMError:
+    if isinstance(error, TimeoutError):
+        return SetupError(f"The worker on node {node[:8]} was not ready within {OPEN_SECONDS:g} s.")
+    return SetupError(
+        f"A worker could not begin on node {node[:8]} of the cluster: {_first_line(error)}",
+        hint="Each node needs rlm-kernel[ray], in the same versions, in the Python that runs Ray.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (
+        lines[-1] if "Traceback" in str(error) and lines else lines[0] if lines else type(error).__name__
+    )[:300]
+
+
+def _import() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray: Any = importlib.import_module("ray")
+        importlib.import_module("ray.util.scheduling_strategies")
+    except ImportError as error:
+        raise SetupError(
+            f"Ray cannot be imported: {error}.", hint="Type: pip install 'rlm-kernel[ray]'"
+        ) from error
+    return ray
+
+
+def _join(ray: Any, address: str | None) -> None:
+    """Blocking, and not in the main thread: there Ray would take its signals."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    configured = os.environ.get("RAY_ADDRESS")
+    try:
+        if address is None and configured != "local":
+            with contextlib.suppress(ConnectionError):
+                ray.init(address=configured or "auto", **quiet)
+                return
+            if configured:
+                raise SetupError(f"There is no Ray cluster at {configured} (RAY_ADDRESS).")
+        if address is None:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except RLMError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:500]
+        hint = (
+            "All nodes and this machine need the same versions of Ray and of Python."
+            if "ersion" in said
+            else "`ray status` on a node says whether it runs; the port of ray:// is often 10001."
+        )
+        raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
+
+
+def _silence() -> None:
+    """Ray tells of workers that end on stdout, where `rlm` has its answer; no option of it stops that."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_given, **_named: None
+
+
+def _check_pickled(ray: Any, plan: Plan) -> None:
+    try:
+        ray.cloudpickle.dumps(plan)
+    except Exception as error:
+        raise UsageError(
+            f"The models or tools of this program cannot be sent to other machines: {_first_line(error)}.",
+            hint="Models and tools for a cluster must be picklable: no open files or connections in them.",
+        ) from error
+
+
+def _own_node(ray: Any) -> str | None:
+    try:
+        return str(ray.get_runtime_context().get_node_id())
+    except Exception:  # a client has none
+        return None
+
+
+def _nodes(ray: Any) -> dict[str, dict[str, Any]]:
+    """The nodes that can have a worker, and what that takes there."""
+    alive = {node["NodeID"]: node.get("Resources", {}) for node in ray.nodes() if node.get("Alive")}
+    own = {node: has for node, has in alive.items() if has.get(RESOURCE, 0) > 0}
+    if own:
+        return {
+            node: {"num_cpus": 0, "resources": {RESOURCE: min(1, has[RESOURCE])}} for node, has in own.items()
+        }
+    return {node: {"num_cpus": 1} for node, has in alive.items() if has.get("CPU", 0) >= 1}

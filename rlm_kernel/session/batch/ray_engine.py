@@ -1,0 +1,319 @@
+"""Questions of a batch, answered by the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from rlm_kernel._version import __version__
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.protocols import Models
+from rlm_kernel.engine.purse import Spent
+from rlm_kernel.errors import RLMError, SetupError, WorkerLost
+from rlm_kernel.session.batch.failures import failure_of
+from rlm_kernel.session.batch.item import Done, Failure, Item
+from rlm_kernel.session.batch.ray_cluster import Cluster, Hand, Lost
+from rlm_kernel.session.batch.ray_files import Home, Member, Parcel, Parcels, pieces
+from rlm_kernel.session.batch.ray_worker import Order, Plan, Reply, Sent
+from rlm_kernel.session.environment import Say, silent
+from rlm_kernel.session.result import Result
+
+BLAME, TRIES = 2.0, 12
+"""When a question is given up that may be what ends workers: each that ends is the fault, in equal parts, of
+the questions that it was answering; and however small its part is, after so many workers.
+"""
+_STOP_SECONDS = 30.0
+_CLOUDS = {"bedrock": "AWS_", "sagemaker": "AWS_", "vertex_ai": "GOOGLE_", "gemini": "GOOGLE_"}
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Which cluster, and how much of it.
+
+    `address`: `ray://host:port`, or None for the cluster that is configured, else this machine. `cost` in US
+    dollars and `tokens`: of all questions together; `jobs`: questions at one time. None is no limit.
+    """
+
+    address: str | None = None
+    cost: float | None = None
+    tokens: int | None = None
+    jobs: int | None = None
+
+
+class RayEngine:
+    """An engine (`session.batch.engine`) whose places are those of all nodes of a cluster."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        on: OnRay = OnRay(),
+        *,
+        models: Models | None = None,
+        tools: Mapping[str, Any] | None = None,
+        say: Say = silent,
+    ) -> None:
+        """`models`, `tools`: as of Asker; each worker has a copy."""
+        self._settings, self._jobs, self._say = settings, on.jobs, say
+        self._given = models, dict(tools or {})
+        self._parcels = Parcels()
+        self._turn = asyncio.Lock()
+        self._cluster = Cluster(on.address, (on.cost, on.tokens), say)
+        self._busy = 0
+        self.lost = 0
+        """How many answers were begun and lost with their workers."""
+
+    @property
+    def places(self) -> int:
+        """As of Engine."""
+        all_ = sum(hand.places for hand in self._cluster.hands.values())
+        return max(1, all_ if self._jobs is None else min(all_, self._jobs))
+
+    @property
+    def hands(self) -> list[Hand]:
+        """The workers that are there now."""
+        return list(self._cluster.hands.values())
+
+    async def spent(self) -> Spent:
+        """What all questions have used together."""
+        return await self._cluster.spent()
+
+    async def __aenter__(self) -> Self:
+        """Raises SetupError, UsageError."""
+        models, tools = self._given
+        settings = await _with_keys(self._settings) if models is None else self._settings
+        settings = settings.model_copy(
+            update={"sandbox": settings.sandbox.model_copy(update={"question_files": False})}
+        )
+        plan = Plan(__version__, settings, _variables(settings), models, tools)
+        try:
+            await self._cluster.open(plan)
+        except BaseException:
+            await self._cluster.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._cluster.close()
+
+    async def answer(self, item: Item, trace: Path) -> Done:
+        """As of Engine."""
+        began = time.monotonic()
+        node = ""
+
+        def done(result: Result | None, failure: Failure | None, place: Path | None) -> Done:
+            return Done(item, result, failure, place, time.monotonic() - began, node)
+
+        try:
+            order, parcels = await self._order(item, trace)
+            reply, node = await self._somewhere(order, parcels, trace)
+            if reply.error is not None:
+                raise reply.error.error()
+        except RLMError as error:
+            failure = failure_of(error, item)
+            return done(None, failure, trace if await asyncio.to_thread(os.path.lexists, trace) else None)
+        assert reply.result is not None
+        return done(replace(reply.result, trace=trace), None, trace)
+
+    async def _order(self, item: Item, trace: Path) -> tuple[Order, list[Parcel]]:
+        """What a worker is told, and the files for it. What is no file is written beside the trace here, as
+        it would be without a cluster. Raises UsageError, FileRefused, TraceError.
+        """
+        from rlm_kernel.sandbox.grants import resolve
+        from rlm_kernel.session.inputs import gather
+        from rlm_kernel.session.questions import read_question, refuse_missing
+
+        question = await read_question(
+            item.question, item.schema, files=self._settings.sandbox.question_files
+        )
+        named = [file for file in question.named if file.is_file()]
+        given = item.context if item.context is not None else named or None
+        if given is None and not question.named:
+            refuse_missing(question.absent)
+        question.tell_absent(self._say)
+
+        def look() -> tuple[list[Parcel], bool]:
+            inputs = gather(given, trace)
+            return [self._parcels.of(resolve(path)) for path in inputs.paths], inputs.made
+
+        parcels, made = await asyncio.to_thread(look)
+        files = tuple(Sent(parcel.digest, str(parcel.path)) for parcel in parcels)
+        return Order(item.question, item.schema, item.changes, trace.name, files, made), parcels
+
+    async def _somewhere(self, order: Order, parcels: list[Parcel], trace: Path) -> tuple[Reply, str]:
+        """Have it answered by a worker, and by another one where that ends. Raises RLMError."""
+        lost, blame = 0, 0.0
+        while True:
+            async with self._place() as hand:
+                try:
+                    return await self._by(hand, order, parcels, trace), hand.name
+                except Lost as error:
+                    await self._cluster.lose(hand, str(error))
+                    lost, blame = lost + 1, blame + 1 / hand.blamed
+                    self.lost += 1
+                except _Unfit as unfit:
+                    self._cluster.put_aside(hand, unfit.error)
+            if lost >= TRIES or blame >= BLAME:
+                raise WorkerLost(
+                    f"{lost} workers of the cluster have ended while they answered this question.",
+                    hint="It may be what ends them: ask it by itself, without the cluster, and look at the "
+                    "memory of its node.",
+                )
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[Hand]:
+        """A worker with a free place: the one that has most of its places free."""
+        cluster = self._cluster
+        async with self._turn:  # questions begin in the order in which they came
+            while True:
+                if cluster.broken is not None:
+                    raise cluster.broken
+                free = [hand for hand in cluster.hands.values() if hand.busy < hand.places]
+                if free and (self._jobs is None or self._busy < self._jobs):
+                    break
+                cluster.changed.clear()
+                await cluster.changed.wait()
+            hand = min(free, key=lambda one: one.busy / one.places)
+            hand.busy += 1
+            self._busy += 1
+        try:
+            yield hand
+        finally:
+            hand.busy -= 1
+            self._busy -= 1
+            cluster.changed.set()
+
+    async def _by(self, hand: Hand, order: Order, parcels: list[Parcel], trace: Path) -> Reply:
+        """Have it answered by this worker, and bring home what it leaves.
+
+        Raises Lost, _Unfit, InternalError, FileRefused, TraceNotWritten.
+        """
+        run = uuid.uuid4().hex
+        try:
+            if parcels:
+                await self._send(hand, run, parcels)
+            reply: Reply = await self._cluster.of(hand, hand.actor.answer.remote(run, order))
+            hand.places = reply.places
+            error = reply.error.error() if reply.error is not None else None
+            if isinstance(error, SetupError) and not order.changes:
+                raise _Unfit(error)
+            if reply.left:
+                await self._bring(hand, run, reply, trace)
+            return reply
+        finally:
+            await self._drop(hand, run)
+
+    async def _drop(self, hand: Hand, run: str) -> None:
+        """Nothing of the run is wanted any more: it has ended, or is to end."""
+        if hand.gone.is_set():
+            return
+        dropped = asyncio.ensure_future(self._cluster.of(hand, hand.actor.drop.remote(run)))
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            dropped.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return
+        with contextlib.suppress(Lost, RLMError, TimeoutError):
+            await asyncio.wait_for(asyncio.shield(dropped), _STOP_SECONDS)
+
+    async def _send(self, hand: Hand, run: str, parcels: list[Parcel]) -> None:
+        """Have the files on the worker's node. Raises Lost, FileRefused, _Unfit."""
+        wanted = {parcel.digest: parcel for parcel in parcels}
+        for digest in await self._cluster.of(hand, hand.actor.need.remote(run, list(wanted))):
+            # Others wait for the same file, which comes once.
+            async with hand.sending.setdefault(digest, asyncio.Lock()):
+                if await self._cluster.of(hand, hand.actor.need.remote(run, list(wanted))):
+                    await self._send_one(hand, wanted[digest])
+            hand.sending.pop(digest, None)
+
+    async def _send_one(self, hand: Hand, parcel: Parcel) -> None:
+        members, left = list(parcel.members), pieces(parcel)
+        names = [replace(member, digest="") for member in members] if parcel.directory else members
+        while (batch := await asyncio.to_thread(next, left, None)) is not None:
+            few = {number: names[number] for number, _, _ in batch}
+            order = {number: place for place, number in enumerate(few)}
+            got = [(order[number], at, block) for number, at, block in batch]
+            told = await self._cluster.of(hand, hand.actor.put.remote(parcel.digest, list(few.values()), got))
+            if told is not None:
+                raise _as_raised(told.error())
+        told = await self._cluster.of(
+            hand, hand.actor.finish.remote(parcel.digest, members, parcel.directory)
+        )
+        if told is not None:
+            raise _as_raised(told.error())
+
+    async def _bring(self, hand: Hand, run: str, reply: Reply, trace: Path) -> None:
+        """What it has left, beside the trace's place. Raises Lost, TraceError, TraceNotWritten."""
+        home = Home(trace)
+        await asyncio.to_thread(home.__enter__)
+        try:
+            for member in reply.left:
+                await self._bring_one(hand, run, member, reply.small.get(member.name), home)
+            await asyncio.to_thread(home.keep, reply.left)
+        finally:
+            await asyncio.to_thread(home.__exit__)
+
+    async def _bring_one(self, hand: Hand, run: str, member: Member, small: bytes | None, home: Home) -> None:
+        if small is not None:
+            await asyncio.to_thread(home.write, member, 0, small)
+            return
+        at = 0
+        while at < member.size:
+            block = await self._cluster.of(hand, hand.actor.read.remote(run, member.name, at))
+            if not block:
+                raise Lost("A file of a trace is not whole any more.")
+            await asyncio.to_thread(home.write, member, at, block)
+            at += len(block)
+
+
+class _Unfit(Exception):
+    """The worker's node lacks something that every question needs."""
+
+    def __init__(self, error: RLMError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _as_raised(error: RLMError) -> Exception:
+    return _Unfit(error) if isinstance(error, SetupError) else error
+
+
+async def _with_keys(settings: Settings) -> Settings:
+    """The settings with the keys of their models, as this machine has them."""
+    from rlm_kernel.models._keyring import find_key
+
+    async def known(section: str, llm: Any) -> Any:
+        provider = (llm.model or "").partition("/")[0]
+        key = await find_key(section, llm, provider) if provider and "/" in llm.model else None
+        if key is None:
+            return llm
+        from pydantic import SecretStr
+
+        return llm.model_copy(update={"api_key": SecretStr(key.value)})
+
+    root = await known("root_llm", settings.root_llm)
+    sub = settings.sub_llm
+    if sub.model is not None:
+        sub = await known("sub_llm", sub)
+    others = {name: await known(f"models.{name}", llm) for name, llm in settings.models.items()}
+    return settings.model_copy(update={"root_llm": root, "sub_llm": sub, "models": others})
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """The variables of the environment that the models' providers read."""
+    chosen = [settings.root_llm, settings.sub_llm, *settings.models.values()]
+    providers = {one.model.partition("/")[0] for one in chosen if one.model}
+    begin = tuple(
+        {f"{one.upper()}_" for one in providers} | {_CLOUDS[one] for one in providers & set(_CLOUDS)}
+    )
+    named = {one.api_key_env for one in chosen if one.api_key_env}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in named or (begin and name.startswith(begin))
+    }

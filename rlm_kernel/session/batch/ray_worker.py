@@ -1,0 +1,234 @@
+"""A worker of a batch on a node of a Ray cluster: an actor that answers questions by that node's engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel._version import __version__
+from rlm_kernel.config import Settings
+from rlm_kernel.errors import InternalError, RLMError, SetupError
+from rlm_kernel.session.batch.ray_files import PIECE, Member, Piece, Store
+from rlm_kernel.session.result import Result
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker is made of. Secrets in it are for its process alone, and shown nowhere.
+
+    `environment`: variables of providers. `models`, `tools`: as of Asker.
+    """
+
+    version: str
+    settings: Settings
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    models: Any = None
+    tools: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file or folder that a question is asked of: its digest, and its path as the user has it."""
+
+    digest: str
+    known_as: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """A question for a worker. `trace`: the notebook's name. `made`: as of `session.inputs.Placed`."""
+
+    question: str
+    schema: Mapping[str, Any] | None
+    changes: Mapping[str, Any]
+    trace: str
+    files: tuple[Sent, ...] = ()
+    made: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """An error as it travels: errors of ours cannot be pickled, for their arguments are keywords."""
+
+    kind: str
+    message: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, error: RLMError) -> Told:
+        fields = {name: value for name, value in vars(error).items() if isinstance(value, _PLAIN)}
+        return cls(type(error).__name__, error.message, fields)
+
+    def error(self) -> RLMError:
+        """The error again."""
+        from rlm_kernel import errors
+
+        kind = getattr(errors, self.kind, InternalError)
+        known = kind if isinstance(kind, type) and issubclass(kind, RLMError) else InternalError
+        made = known.__new__(known, self.message)
+        made.__dict__.update({"hint": "", **self.fields, "message": self.message})
+        return made
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a question: a result, whose trace is the worker's, or an error; the files it left, and
+    in `small` those for which there was room in the reply.
+    """
+
+    places: int
+    result: Result | None = None
+    error: Told | None = None
+    left: Sequence[Member] = ()
+    small: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker that can answer questions: its machine's name, and how many at once."""
+
+    name: str
+    places: int
+    pid: int
+    error: Told | None = None
+
+
+class Worker:
+    """The actor. All methods but the constructor are coroutines, on its one event loop."""
+
+    def __init__(self, holder: str, shared: Any) -> None:
+        """`holder`: its name for the actor `shared` (`ray_shared.Shared`)."""
+        self._holder, self._shared = holder, shared
+        self._stack = contextlib.AsyncExitStack()
+        self._runs: dict[str, asyncio.Task[Result]] = {}
+        self._store: Store
+        self._asker: Any = None
+
+    async def open(self, plan: Plan) -> Ready:
+        """Make it ready. What is wrong with this node is in the reply."""
+        try:
+            await self._open(plan)
+        except RLMError as error:
+            await self.close()
+            return Ready(socket.gethostname(), 0, os.getpid(), Told.of(error))
+        return Ready(socket.gethostname(), self._asker.places, os.getpid())
+
+    async def _open(self, plan: Plan) -> None:
+        from rlm_kernel.models.factory import is_local, open_models
+        from rlm_kernel.models.slots import slots_of
+        from rlm_kernel.session.batch.ray_shared import purse_of, share
+        from rlm_kernel.session.environment import Host, image_for, silent
+        from rlm_kernel.session.many import Asker
+
+        if plan.version != __version__:
+            raise SetupError(
+                f"The node {socket.gethostname()} has rlm-kernel {__version__}, and this machine "
+                f"{plan.version}.",
+                hint="Install the same version on all nodes.",
+            )
+        os.environ.update(plan.environment)
+        settings = plan.settings
+        self._store = await asyncio.to_thread(Store, self._holder)
+        self._stack.callback(self._store.close)
+        await image_for(Host(settings))
+        models = plan.models
+        chosen = [settings.root_llm, settings.sub_llm, *settings.models.values()]
+        if models is None and not any(is_local(one.model) for one in chosen):
+            models = await self._stack.enter_async_context(open_models(settings, silent))
+        sharing = asyncio.create_task(share(self._holder, self._shared, slots_of(models)))
+        self._stack.callback(sharing.cancel)
+        asker = Asker(settings, models=models, purse=purse_of(self._holder, self._shared), **plan.tools)
+        self._asker = await self._stack.enter_async_context(asker)
+
+    async def places(self) -> int:
+        """As of Asker."""
+        return int(self._asker.places)
+
+    async def need(self, run: str, wanted: Sequence[str]) -> list[str]:
+        """As `Store.pin`."""
+        return await asyncio.to_thread(self._store.pin, run, wanted)
+
+    async def put(self, digest: str, members: Sequence[Member], got: Sequence[Piece]) -> Told | None:
+        """As `Store.put`."""
+        return await _told(self._store.put, digest, members, got)
+
+    async def finish(self, digest: str, members: Sequence[Member], directory: bool) -> Told | None:
+        """As `Store.finish`."""
+        return await _told(self._store.finish, digest, members, directory)
+
+    async def answer(self, run: str, order: Order) -> Reply:
+        """Ask a question."""
+        task = asyncio.create_task(self._ask(run, order))
+        self._runs[run] = task
+        result, error = None, None
+        try:
+            result = await task
+        except RLMError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            error = InternalError("It was stopped.")
+        finally:
+            self._runs.pop(run, None)
+        left = await asyncio.to_thread(self._store.left_by, run)
+        small = await asyncio.to_thread(self._small, run, left)
+        return Reply(await self.places(), result, Told.of(error) if error else None, left, small)
+
+    async def _ask(self, run: str, order: Order) -> Result:
+        from rlm_kernel.session.inputs import Placed
+
+        folder = self._store.run(run)
+        await asyncio.to_thread(folder.mkdir)
+        context = None
+        if order.files:
+            places = tuple(self._store.path(sent.digest) for sent in order.files)
+            context = Placed(places, tuple(Path(sent.known_as) for sent in order.files), order.made)
+        result: Result = await self._asker.ask(
+            order.question, context, trace=folder / order.trace, schema=order.schema, changes=order.changes
+        )
+        return result
+
+    def _small(self, run: str, left: Sequence[Member]) -> dict[str, bytes]:
+        room, small = PIECE, {}
+        for member in sorted(left, key=lambda one: one.size):
+            room -= member.size
+            if room < 0:
+                break
+            small[member.name] = self._store.read(run, member.name, 0)
+        return small
+
+    async def read(self, run: str, name: str, at: int) -> bytes:
+        """As `Store.read`."""
+        return await asyncio.to_thread(self._store.read, run, name, at)
+
+    async def drop(self, run: str) -> None:
+        """Stop the run, if it is not over, and remove what it left."""
+        if (task := self._runs.get(run)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.to_thread(self._store.drop, run)
+
+    async def close(self) -> None:
+        """End what runs, and remove all that is here. Idempotent."""
+        for task in (tasks := list(self._runs.values())):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._stack.aclose()
+
+
+async def _told(work: Any, *given: Any) -> Told | None:
+    try:
+        await asyncio.to_thread(work, *given)
+    except RLMError as error:
+        return Told.of(error)
+    except OSError as error:
+        return Told.of(SetupError(f"A node of the cluster takes no files: {error.strerror or error}."))
+    return None

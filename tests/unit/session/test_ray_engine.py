@@ -1,0 +1,116 @@
+"""Which questions are asked again when workers end, and which are given up: without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.config import load_settings
+from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.errors import DockerError, RLMError
+from rlm_kernel.session.batch.item import Done, Item
+from rlm_kernel.session.batch.ray_cluster import Hand, Lost
+from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
+from rlm_kernel.session.batch.ray_worker import Order, Reply
+from rlm_kernel.session.result import Result
+
+
+class _Cluster:
+    """Workers that are replaced at once."""
+
+    def __init__(self, workers: int, places: int) -> None:
+        self.hands: dict[str, Hand] = {}
+        self.changed = asyncio.Event()
+        self.broken: RLMError | None = None
+        self.ended = 0
+        self._places, self._numbers = places, itertools.count()
+        for _ in range(workers):
+            self._begin()
+
+    def _begin(self) -> None:
+        hand = Hand(None, f"node-{next(self._numbers)}", "")
+        hand.name, hand.places = hand.node, self._places
+        self.hands[hand.node] = hand
+        self.changed.set()
+
+    async def lose(self, hand: Hand, _why: str) -> None:
+        if hand.gone.is_set():
+            return
+        hand.gone.set()
+        hand.blamed = hand.busy
+        del self.hands[hand.node]
+        self.ended += 1
+        self._begin()
+
+    def put_aside(self, hand: Hand, error: RLMError) -> None:
+        self.hands.pop(hand.node, None)
+        if not self.hands:
+            self.broken = error
+        self.changed.set()
+
+
+class _Engine(RayEngine):
+    """Whose worker ends when it is asked `poison`, and all with it, at once."""
+
+    def __init__(self, cluster: _Cluster, lacking: str = "") -> None:
+        super().__init__(load_settings(None), OnRay())
+        self._cluster: Any = cluster
+        self._lacking = lacking
+
+    async def _by(self, hand: Hand, order: Order, _parcels: Any, trace: Path) -> Reply:
+        from rlm_kernel.session.batch.ray_engine import _Unfit
+
+        if hand.node == self._lacking:
+            raise _Unfit(DockerError("No engine."))
+        if order.question == "poison":
+            await asyncio.sleep(0)  # others begin there
+            await self._cluster.lose(hand, "")
+            raise Lost("It ended.")
+        for _ in range(20):
+            await asyncio.sleep(0)
+            if hand.gone.is_set():
+                raise Lost("It ended.")
+        return Reply(1, Result("yes", None, trace, "answered", False, "", Totals()))
+
+
+async def _answers(engine: RayEngine, folder: Path, *questions: str) -> list[Done]:
+    asked = [engine.answer(Item(str(n), text), folder / f"{n}.ipynb") for n, text in enumerate(questions)]
+    return list(await asyncio.gather(*asked))
+
+
+async def test_what_ends_workers_is_given_up_and_the_others_have_their_answers(tmp_path: Path) -> None:
+    cluster = _Cluster(workers=2, places=4)
+    done = await _answers(_Engine(cluster), tmp_path, *["fine?"] * 7, "poison", *["fine?"] * 20)
+    assert [one.failure.kind for one in done if one.failure] == ["WorkerLost"]
+    assert done[7].failure is not None
+    assert done[7].failure.passing
+    assert BLAME <= cluster.ended <= 12
+
+
+async def test_alone_on_its_worker_it_is_given_up_at_once(tmp_path: Path) -> None:
+    cluster = _Cluster(workers=1, places=1)
+    (done,) = await _answers(_Engine(cluster), tmp_path, "poison")
+    assert done.failure is not None
+    assert "2 workers" in done.failure.message
+    assert cluster.ended == 2
+
+
+async def test_a_node_that_lacks_something_has_no_more_questions(tmp_path: Path) -> None:
+    done = await _answers(_Engine(_Cluster(2, 2), "node-0"), tmp_path, *["fine?"] * 8)
+    assert {one.node for one in done} == {"node-1"}
+
+
+async def test_without_a_node_that_has_all_the_batch_ends_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(DockerError, match="No engine"):
+        await _answers(_Engine(_Cluster(1, 2), "node-0"), tmp_path, "fine?")
+
+
+async def test_a_file_that_is_not_there_concerns_its_question_alone(tmp_path: Path) -> None:
+    engine = _Engine(_Cluster(1, 1))
+    done = await engine.answer(Item("a", "?", tmp_path / "nothing"), tmp_path / "a.ipynb")
+    assert done.failure is not None
+    assert done.failure.kind == "FileRefused"

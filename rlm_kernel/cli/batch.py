@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlm_kernel.session.batch.engine import Engine
     from rlm_kernel.session.batch.output import Places
     from rlm_kernel.session.batch.questions import Drafts
-    from rlm_kernel.session.batch.results import Retry
+    from rlm_kernel.session.batch.results import Paid, Retry
     from rlm_kernel.session.batch.run import Budget, How
     from rlm_kernel.views.batch import BatchView
 
@@ -156,7 +156,7 @@ def batch(
     where = _Where(_checked_engine(engine), jobs, budget)
     running = _Running(options, _Task(asked, Places(place, traces), how))
     ended = run_to_end(
-        running.run(lambda view: _engine(settings, options, where, view), settings),
+        running.run(lambda view, paid: _engine(settings, options, where, view, paid), settings),
         lambda: running.report.so_far(),
         before=" before a question was asked; nothing was spent.",
     )
@@ -265,22 +265,22 @@ def _checked_engine(name: str) -> str:
     raise UsageError(f"There is no engine {name!r}.", hint="It is local, ray, or ray://HOST:PORT.")
 
 
-def _engine(settings: Settings, options: RunOptions, where: _Where, view: BatchView) -> Engine:
-    """Where the questions are answered."""
+def _engine(settings: Settings, options: RunOptions, where: _Where, view: BatchView, paid: Paid) -> Engine:
+    """Where the questions are answered; `paid`: by earlier runs."""
     if where.name != "local":
         from rlm_kernel.session.batch.ray_engine import OnRay, RayEngine
 
-        address = None if where.name == "ray" else where.name
+        address, left = None if where.name == "ray" else where.name, where.budget.left(paid)
         return RayEngine(
-            settings,
-            OnRay(address, where.budget.cost, where.budget.tokens, where.jobs),
+            where.budget.of_each(settings),
+            OnRay(address, left.cost, left.tokens, where.jobs),
             tools=options.given_tools(),
             say=view.say,
         )
-    from rlm_kernel.session.batch.local import LocalEngine
-    from rlm_kernel.session.many import Asker
+    from rlm_kernel.session.batch.local import local_engine
 
-    return LocalEngine(Asker(settings, say=view.say, **options.given_tools()), where.jobs)
+    more = options.given_tools()
+    return local_engine(settings, where.jobs, where.budget, paid, say=view.say, **more)
 
 
 class _Running:
@@ -296,7 +296,7 @@ class _Running:
         self._bad = 0
         self._failed = 0
 
-    async def run(self, engine: Callable[[BatchView], Engine], settings: Settings) -> RLMError | None:
+    async def run(self, engine: Callable[[BatchView, Paid], Engine], settings: Settings) -> RLMError | None:
         """Ask all of it. What ended it before its end, if the budget did. Raises RLMError."""
         import asyncio
 
@@ -308,7 +308,7 @@ class _Running:
         with self._view:
             report.total = await asyncio.to_thread(task.asked.total)
             drafts, made_by = task.asked.drafts(), by(settings)
-            made = open_(drafts, lambda _paid: engine(self._view), task.places, task.how, made_by)
+            made = open_(drafts, lambda paid: engine(self._view, paid), task.places, task.how, made_by)
             async with made as ready:
                 report.traces = ready.traces
                 if ready.results is not None and ready.results.dropped:

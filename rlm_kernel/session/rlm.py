@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rlm_kernel.session.batch.engine import Engine
     from rlm_kernel.session.batch.mapped import Mapped
     from rlm_kernel.session.batch.output import Ready
+    from rlm_kernel.session.batch.results import Paid
+    from rlm_kernel.session.batch.run import Budget
     from rlm_kernel.session.regression.suite import Suite
     from rlm_kernel.session.session import Session
 
@@ -305,7 +307,7 @@ class RLM:
         def begin() -> AbstractAsyncContextManager[Ready]:
             return ready(
                 of_program(questions, contexts),
-                lambda _paid: self._local_engine(jobs) if engine is None else engine,
+                lambda paid: self._local_engine(jobs, how.budget, paid) if engine is None else engine,
                 places,
                 how,
                 by(self.settings, names),
@@ -313,11 +315,10 @@ class RLM:
 
         return Mapped(begin)
 
-    def _local_engine(self, jobs: int | None) -> Engine:
-        from rlm_kernel.session.batch.local import LocalEngine
-        from rlm_kernel.session.many import Asker
+    def _local_engine(self, jobs: int | None, budget: Budget, paid: Paid) -> Engine:
+        from rlm_kernel.session.batch.local import local_engine
 
-        return LocalEngine(Asker(self.settings, models=self._models, **self._with_tools({})), jobs)
+        return local_engine(self.settings, jobs, budget, paid, models=self._models, **self._with_tools({}))
 
     def session(
         self,

@@ -66,7 +66,7 @@ async def test_outputs_of_many_cells_are_bounded_together(warm: None, tmp_path: 
         "print('x' * 500_000)"
     )
     with HostMemory() as memory:
-        result = await session(path, [flood] * 20)
+        result = await session(path, [f"{flood}  # {n}" for n in range(20)])
     assert result.answer == "reached"
     cells = [found for found in load(path).cells if found.cell_type == "code"]
     assert path.stat().st_size < 65_000_000

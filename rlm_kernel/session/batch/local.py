@@ -8,10 +8,27 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from rlm_kernel.config import Settings
+from rlm_kernel.engine.purse import LocalPurse
 from rlm_kernel.errors import RLMError
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Item
+from rlm_kernel.session.batch.results import Paid
+from rlm_kernel.session.batch.run import Budget
 from rlm_kernel.session.many import Asker
+
+
+def local_engine(
+    settings: Settings, jobs: int | None, budget: Budget, paid: Paid, **options: Any
+) -> LocalEngine:
+    """The engine of a batch: its questions together stay within what is left of the budget.
+
+    `paid`: by earlier runs; `options` as of `Asker`.
+    """
+    left = budget.left(paid)
+    limited = left != Budget()
+    purse = LocalPurse(cost=left.cost, tokens=left.tokens) if limited else None
+    return LocalEngine(Asker(budget.of_each(settings), purse=purse, **options), jobs)
 
 
 class LocalEngine:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
 from rlm_kernel.loops import to_its_end
@@ -37,6 +38,22 @@ class Budget:
 
     cost: float | None = None
     tokens: int | None = None
+
+    def left(self, paid: Paid) -> Budget:
+        """What earlier runs of the batch have left of it."""
+        return Budget(
+            None if self.cost is None else max(0.0, self.cost - paid.cost),
+            None if self.tokens is None else max(0, self.tokens - paid.tokens),
+        )
+
+    def of_each(self, settings: Settings) -> Settings:
+        """The settings of one question: with a limit of money for all, it has one, too, so that a model whose
+        price is not known is refused.
+        """
+        if self.cost is None or settings.limits.cost is not None:
+            return settings
+        limits = settings.limits.model_copy(update={"cost": self.cost})
+        return settings.model_copy(update={"limits": limits})
 
     def used_up(self, paid: Paid) -> str:
         """What is used up, in words; "" while there is some left."""

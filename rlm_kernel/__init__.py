@@ -31,6 +31,7 @@ from rlm_kernel.errors import (
     TraceError,
     TraceNotWritten,
     UsageError,
+    WorkerLost,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ __all__ = [
     "TraceError",
     "TraceNotWritten",
     "UsageError",
+    "WorkerLost",
     "__version__",
     "tool",
 ]

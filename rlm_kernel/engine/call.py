@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.purse import Payment
 from rlm_kernel.engine.values import Completion
 
-if TYPE_CHECKING:
-    from rlm_kernel.engine.ledger import Ledger
+
+class Booked(Protocol):
+    """Where a call is booked: what it needs of a ledger."""
+
+    async def reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None: ...
+
+    def settle(self, asked: Asked, reply: Completion) -> None: ...
+
+    def failed(self, asked: Asked) -> None: ...
+
+    def lost(self, asked: Asked, heard: int) -> tuple[float, float]: ...
 
 
 class Call:
@@ -20,7 +29,7 @@ class Call:
     Whoever makes it says when the request goes out, and what came of it.
     """
 
-    def __init__(self, ledger: Ledger, asked: Asked) -> None:
+    def __init__(self, ledger: Booked, asked: Asked) -> None:
         self._ledger = ledger
         self._for = asked
         self._held = contextlib.AsyncExitStack()
@@ -33,7 +42,7 @@ class Call:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            self._payment = await self._ledger._reserve(self._for, stack)
+            self._payment = await self._ledger.reserve(self._for, stack)
             self._held = stack.pop_all()
         return self
 
@@ -46,7 +55,7 @@ class Call:
 
     def settle(self, reply: Completion) -> None:
         self._open = False
-        self._ledger._settle(self._for, reply)
+        self._ledger.settle(self._for, reply)
         if self._payment is not None:
             self._payment.settle(reply)
 
@@ -54,10 +63,10 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
     ) -> None:
         if error is not None:
-            self._ledger._failed(self._for)
+            self._ledger.failed(self._for)
             # It may be billed, though nobody waits for its reply.
             if self._open and isinstance(error, asyncio.CancelledError):
-                cost, tokens = self._ledger._lost(self._for, self._heard)
+                cost, tokens = self._ledger.lost(self._for, self._heard)
                 if self._payment is not None:
                     # Of a reply that had not begun a purse knows more than this run does.
                     self._payment.lost(*((cost, tokens) if self._heard else (0.0, 0.0)))

@@ -149,7 +149,7 @@ class Ledger:
         """
         return Call(self, Asked(role, model or role, chars, last))
 
-    async def _reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None:
+    async def reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None:
         """Hold back what the call may use, here and of the purse, for as long as the stack is open.
 
         Raises BudgetExceeded, and what the purse raises.
@@ -185,7 +185,8 @@ class Ledger:
         ]
         refusal.hint = f"Left: {', '.join(told)}."
 
-    def _settle(self, asked: Asked, reply: Completion) -> None:
+    def settle(self, asked: Asked, reply: Completion) -> None:
+        """The call had this reply."""
         role, spent = asked.role, {"known_cost": reply.cost or 0.0, "unpriced": int(reply.cost is None)}
         share = Shares.one(asked.model, usage=reply.usage, **spent)
         self._count(**{f"{role}_usage": reply.usage}, **spent, stored=int(reply.stored), models=share)
@@ -199,11 +200,12 @@ class Ledger:
         if role == "root" and not self.is_child:
             self._last.see(*used, asked.chars)
 
-    def _failed(self, asked: Asked) -> None:
+    def failed(self, asked: Asked) -> None:
+        """The call had no reply."""
         if asked.role == "sub" or self.is_child:
             self._count(failed=1)
 
-    def _lost(self, asked: Asked, heard: int) -> tuple[float, float]:
+    def lost(self, asked: Asked, heard: int) -> tuple[float, float]:
         """Count a call that was given up on its way: code could make such calls without end. What it may have
         used of money and tokens: as such a call may use, or where some of the reply was `heard`, as prompt
         and reply so far by their characters.

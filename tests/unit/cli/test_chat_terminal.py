@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -65,6 +66,7 @@ async def test_lines_that_come_at_once_are_one_message_also_where_pasting_is_not
     await until(lambda: r'"question": "first\nsecond\nthird"' in chat.text)
     await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")
+    await until(lambda: not termios.tcgetattr(chat.keyboard)[3] & termios.ICANON)  # the editor has begun
     await chat.type("twice by mistake\r\r", r'"question": "twice by mistake"')
     await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")

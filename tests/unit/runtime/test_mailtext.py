@@ -4,6 +4,7 @@ which `records` gives each; what is broken or sealed costs itself, and is told.
 
 from __future__ import annotations
 
+import email
 import email.message
 import email.policy
 
@@ -181,14 +182,14 @@ def test_a_mailbox_that_is_one_message_or_too_large_is_told(read: Reader) -> Non
 
 
 def test_a_message_that_breaks_its_reader_costs_itself(read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    parse = mailtext.email.message_from_bytes
+    parse = email.message_from_bytes
 
     def broken(data: bytes) -> object:
         if b"two" in data:
             raise AttributeError("odd")
         return parse(data)
 
-    monkeypatch.setattr(mailtext.email, "message_from_bytes", broken)
+    monkeypatch.setattr(email, "message_from_bytes", broken)
     found = read("a.mbox", BOX)
     assert [row["subject"] for row in forms.records(str(found.text))] == ["one", "[left out: odd]", "three"]
     assert "1 messages left out (message 2: odd)" in found.note()

@@ -184,6 +184,7 @@ COUNTERPARTS: dict[str, Callable[[Any], bool]] = {
     "stdin_open": lambda it: CONTAINER["stdin"] is it is True and CONTAINER["tty"] is False,
     "detach": lambda it: CONTAINER["stdinOnce"] is not it and it is False,
     "network_mode": lambda it: it == "none" and _cut_off(),
+    "network_disabled": lambda it: it is False and _cut_off(),
     "runtime": lambda it: it is None and "runtimeClassName" not in SPEC,
     "read_only": lambda it: CONTAINER["securityContext"]["readOnlyRootFilesystem"] is it is True,
     "cap_drop": lambda it: CONTAINER["securityContext"]["capabilities"] == {"drop": it},

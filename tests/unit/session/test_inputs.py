@@ -45,7 +45,7 @@ def test_an_object_is_written_beside_the_trace(context: Any, tmp_path: Path) -> 
 
 def test_lone_surrogates_are_no_error(tmp_path: Path) -> None:
     path = gather({"a": "\ud800"}, tmp_path / "t.ipynb").paths[0]
-    assert json.loads(path.read_bytes()) == {"a": "?"}
+    assert json.loads(path.read_bytes()) == {"a": "\ud800"}
 
 
 def _circle() -> list[Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from rlm_kernel import loops
 from rlm_kernel.engine.events import Event, Noted, RunOpened, TurnStarted
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals
 from rlm_kernel.errors import ModelError
-from rlm_kernel.session import rlm as rlm_module
 from rlm_kernel.session import watching
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.watching import Watched
@@ -176,7 +176,7 @@ async def test_the_stop_button_stops_a_run_that_a_notebook_waits_for() -> None:
     try:
         interrupt_soon()
         with pytest.raises(KeyboardInterrupt):
-            rlm_module._run(work)
+            loops.waited_for(work)
     finally:
         signal.signal(signal.SIGINT, before)
     assert stopped.is_set()
@@ -193,6 +193,6 @@ async def test_an_answer_that_is_there_at_the_stop_is_given() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         interrupt_soon()
-        assert rlm_module._run(work) == "there"
+        assert loops.waited_for(work) == "there"
     finally:
         signal.signal(signal.SIGINT, before)

@@ -29,14 +29,11 @@ import socket
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rlm_contract import CALLS, EXIT_LEASE, EXIT_OOM, RUN, SOCKETS, Hello
 
 from rlm_runtime.bridge import Bridge
-
-if TYPE_CHECKING:
-    from ipykernel.kernelapp import IPKernelApp
 
 FIRST_SECONDS = 60.0
 """In which the first owner has to be heard."""
@@ -84,7 +81,7 @@ def _run_kernel(hello: Hello) -> None:
     app.start()
 
 
-def _kernel() -> IPKernelApp:
+def _kernel() -> Any:
     """A kernel that is ready to start. Loads all that is there before the first cell."""
     from ipykernel.kernelapp import IPKernelApp
     from traitlets.config import Config
@@ -97,7 +94,7 @@ def _kernel() -> IPKernelApp:
     config.IPythonKernel._execute_sleep = (
         0.0  # outputs are in their order without it: what says that a cell has ended comes last
     )
-    app = IPKernelApp.instance(config=config)
+    app: Any = IPKernelApp.instance(config=config)  # its methods have no types
     app.initialize(["-f", f"{RUN}/connection.json"])
     return app
 

@@ -166,12 +166,17 @@ def _resident(pid: int) -> int:
 
 
 def left(pids: set[int], seconds: float) -> int:
-    """How many containers of these processes there are, after so many seconds at the most. Blocking."""
+    """How many containers of these processes there are, after so many seconds at the most. Blocking.
+
+    One that was made and never started, as its maker was killed between the two, uses nothing; the next
+    command removes it when it is a minute old.
+    """
     until = time.monotonic() + seconds
     client = connect()
     try:
         while True:
             found = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
+            found = [one for one in found if one["State"] != "created"]
             ours = [one for one in found if int(one["Labels"][f"{containers.LABEL}.owner"]) in pids]
             if not ours or time.monotonic() > until:
                 return len(ours)

@@ -161,8 +161,10 @@ class FileGrants:
             grant.path: grant.source if grant.renamed else grant.path for grant in self._grants if grant.used
         }
 
-    async def add(self, path: Path, say: Say = lambda _text: None) -> Grant:
+    async def add(self, path: Path, say: Say = lambda _text: None, known_as: Path | None = None) -> Grant:
         """Grant a path that was named later; the container need not start again. Cancelling it ends a copy.
+
+        `known_as`: the path that the kernel knows it by, where that is another.
 
         Raises FileRefused, also where there is no depot.
         """
@@ -184,6 +186,8 @@ class FileGrants:
                 stop.set()
                 await asyncio.wait([giving])
                 raise
+            if known_as is not None:
+                grant = replace(grant, path=known_as, renamed=True)
             self._grants.append(grant)
             return grant
 

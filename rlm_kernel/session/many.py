@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -181,8 +182,8 @@ class Asker:
             return await new_kernel(host, ready.image, files)
         try:
             await asyncio.to_thread(grants.allow, files.named)
-            for path in files.paths:
-                await grants.add(path, host.say)
+            for path, name in itertools.zip_longest(files.paths, files.known_as):
+                await grants.add(path, host.say, name)
         except BaseException:
             self._afterwards(_close(running))
             raise

@@ -113,6 +113,22 @@ def test_twenty_questions_of_which_one_fails_and_one_has_a_hostile_name(
     assert json.loads(listed.stdout)["count"] == MANY
 
 
+def test_all_questions_stay_within_their_budget_and_a_larger_one_goes_on(
+    rlm: Rlm, knowing: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = rlm("batch", "q.jsonl", *MODEL, "--jobs", "4", "--max-tokens-all", "9000")
+    assert done.returncode == 1, done.stderr
+    assert "The budget of all questions is used up" in done.stderr
+    first = results(tmp_path)
+    used = [row["tokens"] for row in first.values()]
+    assert sum(used) <= 9_000 + max(used)
+    assert len(first) < MANY
+    again = rlm("batch", "q.jsonl", *MODEL, "--jobs", "4", "--json")
+    assert json.loads(again.stdout)["answered"] == MANY - 1, again.stderr
+    assert {row["status"] for id_, row in results(tmp_path).items() if id_ != "id-5"} == {"answered"}
+
+
 def test_after_sigkill_the_same_command_goes_on_and_asks_nothing_twice(
     rlm: Rlm, knowing: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: list[Any]
 ) -> None:

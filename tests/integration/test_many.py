@@ -42,11 +42,12 @@ def left(kernel_image: Any, docker_client: Any) -> Any:
     """The names of this process's containers."""
     label = f"{containers.LABEL}.owner={os.getpid()}"
 
-    def names() -> list[str]:
+    def all_names() -> set[str]:
         found = docker_client.api.containers(all=True, filters={"label": label})
-        return [name for one in found for name in one["Names"]]
+        return {name for one in found for name in one["Names"]}
 
-    return names
+    others = all_names()  # of tests before this one
+    return lambda: sorted(all_names() - others)
 
 
 async def test_each_question_has_a_kernel_that_no_other_had_and_nothing_is_left(
@@ -107,11 +108,13 @@ async def test_a_kernel_in_stock_that_dies_is_replaced(left: Any, docker_client:
     assert left() == []
 
 
-async def test_kernels_in_stock_are_given_up_for_a_command_that_waits(left: Any, tmp_path: Path) -> None:
+async def test_kernels_in_stock_are_given_up_for_a_command_that_waits(
+    left: Any, docker_client: Any, tmp_path: Path
+) -> None:
     async with asking(scripted(_FRESH)) as asker:
         await asyncio.gather(*asker._stock._ready)
         assert left()
-        (folder,) = room._lines
+        folder = room._line_of(docker_client.api.base_url)
         folder.mkdir(mode=0o700, exist_ok=True)
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:  # noqa: ASYNC220
             ticket = folder / f"{time.time_ns() - 20 * 10**9:020}-{other.pid}-1"

@@ -158,8 +158,8 @@ async def test_a_chat_that_was_edited_gets_another_kernel_with_what_was_said() -
         other = {"role": "assistant", "content": "something else"}
         again = await say(server, "run: kept = 1; FINAL(kept)", other, "run: FINAL('kept' in globals())")
     assert again.choices[0].message.content == "False"
-    question = read_trace(traces()[-1]).meta.question
-    assert "Assistant: something else" in question
+    # Both traces may be of the same second.
+    assert any("Assistant: something else" in read_trace(trace).meta.question for trace in traces())
 
 
 async def test_kernels_of_chats_that_were_not_used_for_longest_end(mine: Callable[[], int]) -> None:

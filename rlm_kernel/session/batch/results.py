@@ -18,6 +18,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from rlm_kernel import system
 from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.purse import BATCH
 from rlm_kernel.errors import TraceNotWritten, UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.item import Done
@@ -160,6 +161,8 @@ class Results:
             return "new"
         if last.digest != entry.digest:
             return "changed"
+        if last.status != "answered" and last.kind == BATCH:
+            return "again"  # there was no money left for it
         failed = last.status == "failed" and last.passing
         return (
             "again"

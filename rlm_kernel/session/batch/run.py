@@ -16,6 +16,7 @@ from typing import Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.purse import BATCH
 from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.engine import Engine
@@ -197,6 +198,8 @@ class Batch:
                     except BudgetExceeded as error:
                         ended = error
                         continue
+                    if done.result is not None and done.result.stop_reason == BATCH:
+                        ended = ended or self._used_up() or _over("what is left is too little for a call")
                     yield done
                     self._check(done)
         finally:
@@ -255,15 +258,7 @@ class Batch:
     def _used_up(self) -> BudgetExceeded | None:
         paid = self.tally.paid if self._results is None else self._results.paid
         what = self._how.budget.used_up(paid)
-        return (
-            BudgetExceeded(
-                f"The budget of all questions is used up: {what}.",
-                limit="batch",
-                hint="With a larger one the same command goes on.",
-            )
-            if what
-            else None
-        )
+        return _over(what) if what else None
 
     def _check(self, done: Done) -> None:
         """Raises RLMError where all that has come so far are failures of one kind."""
@@ -276,6 +271,14 @@ class Batch:
             f"The first {ALIKE} questions have all failed, as {kind}. The last: {done.failure.message}",
             hint=f"{done.failure.hint}\nWith --keep-going the others are asked all the same.".strip(),
         )
+
+
+def _over(what: str) -> BudgetExceeded:
+    return BudgetExceeded(
+        f"The budget of all questions is used up: {what}.",
+        limit=BATCH,
+        hint="With a larger one the same command goes on.",
+    )
 
 
 def _spent(done: Done) -> Totals:

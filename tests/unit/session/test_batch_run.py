@@ -9,6 +9,7 @@ import os
 import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -244,6 +245,26 @@ def test_a_shared_purse_that_is_empty_lets_the_running_ones_end(tmp_path: Path) 
     kept = [row["id"] for row in rows(tmp_path / "r.jsonl")]
     assert kept
     assert len(kept) <= 3 + AHEAD
+
+
+def test_a_question_that_the_budget_ended_is_asked_again_when_there_is_more(tmp_path: Path) -> None:
+    async def poor(item: Item) -> Done:
+        if item.question == "q2":
+            return replace(
+                answered(item), result=Result(None, None, Path("t.ipynb"), "batch", True, "", Totals())
+            )
+        return answered(item)
+
+    out, asked = tmp_path / "r.jsonl", [f"q{n}" for n in range(100)]
+    with pytest.raises(BudgetExceeded, match="too little for a call"):
+        asyncio.run(run(Stub(poor, places=1), asked, out, How(Budget(cost=9.0))))
+    ended = [row["id"] for row in rows(out) if row["status"] == "no_answer"]
+    assert len(ended) == 1
+    assert len(list(rows(out))) <= 3 + AHEAD
+    engine = Stub()
+    asyncio.run(run(engine, asked, out))
+    assert "q2" in engine.begun
+    assert "q1" not in engine.begun
 
 
 async def failing(item: Item) -> Done:

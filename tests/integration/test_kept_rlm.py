@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,15 @@ async def test_a_run_that_fails_leaves_nothing(isolated: Path) -> None:
     assert containers() == []
 
 
-def test_an_interrupt_stops_the_question_and_the_kernel_stays(isolated: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests were begun in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_stops_the_question_and_the_kernel_stays(isolated: Path, interruptible: None) -> None:
     asking = rlm("kept = 7; print('in it', flush=True); import time; time.sleep(1000)", "FINAL(kept)")
     pressed: list[bool] = []
 

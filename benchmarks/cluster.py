@@ -135,12 +135,12 @@ async def killing(
 
     async def kill() -> None:
         while True:
-            done.pids |= {hand.pid for hand in engine.hands}
-            done.peak = max(done.peak, sum(_resident(hand.pid) for hand in engine.hands))
+            done.pids |= {handle.pid for handle in engine.handles}
+            done.peak = max(done.peak, sum(_resident(handle.pid) for handle in engine.handles))
             await asyncio.sleep(chance.uniform(0.2, 2 * pause))
-            hands = engine.hands
-            done.pids |= {hand.pid for hand in hands}
-            if not left_to_do or not any(hand.busy for hand in hands):
+            handles = engine.handles
+            done.pids |= {handle.pid for handle in handles}
+            if not left_to_do or not any(handle.busy for handle in handles):
                 continue
             if left_to_do.pop(0) == NODE:
                 done.nodes += 1
@@ -148,7 +148,7 @@ async def killing(
             else:
                 done.workers += 1
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(chance.choice([hand for hand in hands if hand.busy]).pid, signal.SIGKILL)
+                    os.kill(chance.choice([handle for handle in handles if handle.busy]).pid, signal.SIGKILL)
 
     task = asyncio.create_task(kill())
     try:

@@ -20,7 +20,7 @@ from typing import Any
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.many import Asker
+from rlm_kernel.session.ask import ask
 
 SUB_CALLS = 20
 CHARACTERS_PER_TOKEN = 4
@@ -118,30 +118,37 @@ async def level(count: int, memory: str) -> dict[str, Any]:
             None,
             {"sandbox.memory": memory, "root_llm.model": "scripted/root", "trace.dir": str(folder)},
         )
-        async with Asker(settings, models=ScriptedModels(talk.root, talk.sub)) as asker:
-            before, began = _spent()["host"], time.monotonic()
-            running = [
-                asyncio.create_task(
-                    asker.ask("How slow is it?", folder / "in.log", trace=folder / f"{number}.ipynb")
+        models = ScriptedModels(talk.root, talk.sub)
+        before, began = _spent()["host"], time.monotonic()
+        # Each by itself: kernels that an Asker has in stock would be among those that are measured.
+        running = [
+            asyncio.create_task(
+                ask(
+                    "How slow is it?",
+                    folder / "in.log",
+                    settings=settings,
+                    trace=folder / f"{number}.ipynb",
+                    models=models,
                 )
-                for number in range(count)
-            ]
-            try:
-                figures = await _watched(count, talk, running, folder)
-                # A session's seconds are without its waits for the others.
-                return figures | {
-                    "seconds": time.monotonic() - began - talk.waited / count,
-                    "host_cpu": (_spent()["host"] - before) / count,
-                    "left": len(await asyncio.to_thread(containers)),
-                    "root_calls": talk.root_calls / count,
-                    "sub_calls": talk.sub_calls / count,
-                    "tokens_read": talk.read / count,
-                    "tokens_written": talk.written / count,
-                }
-            finally:
-                for one in running:
-                    one.cancel()
-                await asyncio.wait(running)
+            )
+            for number in range(count)
+        ]
+        try:
+            figures = await _watched(count, talk, running, folder)
+            # A session's seconds are without its waits for the others.
+            return figures | {
+                "seconds": time.monotonic() - began - talk.waited / count,
+                "host_cpu": (_spent()["host"] - before) / count,
+                "left": len(await asyncio.to_thread(containers)),
+                "root_calls": talk.root_calls / count,
+                "sub_calls": talk.sub_calls / count,
+                "tokens_read": talk.read / count,
+                "tokens_written": talk.written / count,
+            }
+        finally:
+            for one in running:
+                one.cancel()
+            await asyncio.wait(running)
 
 
 async def _watched(
@@ -192,7 +199,10 @@ def containers() -> list[dict[str, float]]:
         mine = {"label": f"rlm-kernel.owner={os.getpid()}"}
         found = []
         for one in client.api.containers(filters=mine):
-            told = client.api.stats(one["Id"], stream=False, one_shot=True)
+            try:
+                told = client.api.stats(one["Id"], stream=False, one_shot=True)
+            except docker.errors.NotFound:  # it has ended since it was listed
+                continue
             memory = told.get("memory_stats", {})
             if "usage" not in memory:
                 continue

@@ -136,7 +136,7 @@ _KILLED = textwrap.dedent("""
     async def main():
         models = ScriptedModels(lambda messages: "```repl\\nopen('/tmp/x', 'w'); import time; time.sleep(900)\\n```")
         async with RayEngine(RLM(models=models).settings, models=models) as engine:
-            print(engine.hands[0].pid, flush=True)
+            print(engine.handles[0].pid, flush=True)
             await engine.answer(Item("a", "?"), Path(sys.argv[1]) / "a.ipynb")
 
     asyncio.run(main())

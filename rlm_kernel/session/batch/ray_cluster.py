@@ -35,7 +35,7 @@ class Lost(Exception):
     """The worker has ended, or cannot be reached, and what it was asked for with it."""
 
 
-class Hand:
+class WorkerHandle:
     """A worker, from the driver's side."""
 
     def __init__(self, actor: Any, node: str, holder: str) -> None:
@@ -73,7 +73,7 @@ class Cluster:
         self._watch: asyncio.Task[None] | None = None
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._unfit: dict[str, tuple[float, RLMError]] = {}
-        self.hands: dict[str, Hand] = {}
+        self.handles: dict[str, WorkerHandle] = {}
         """The workers that are ready, by their nodes."""
         self.changed = asyncio.Event()
         """Something may be free, or has ended."""
@@ -97,7 +97,7 @@ class Cluster:
         self.shared = self._ray.remote(Shared).options(**options).remote(*self._limits)
         await self.spent()
         self._watch = asyncio.create_task(self._look_after())
-        while not self.hands and self.broken is None:
+        while not self.handles and self.broken is None:
             self.changed.clear()
             await self.changed.wait()
         if self.broken is not None:
@@ -110,18 +110,18 @@ class Cluster:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        hands, self.hands = list(self.hands.values()), {}
-        await asyncio.gather(*map(self._end, hands))
+        handles, self.handles = list(self.handles.values()), {}
+        await asyncio.gather(*map(self._end, handles))
         if self.shared is not None:
             await asyncio.to_thread(self._kill, self.shared)
         if self._owned:
             await asyncio.to_thread(self._ray.shutdown)
 
-    async def _end(self, hand: Hand) -> None:
+    async def _end(self, handle: WorkerHandle) -> None:
         with contextlib.suppress(Lost, RLMError, TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.of(hand, hand.actor.close.remote())
-        await asyncio.to_thread(self._kill, hand.actor)
+                await self.of(handle, handle.actor.close.remote())
+        await asyncio.to_thread(self._kill, handle.actor)
 
     def _kill(self, actor: Any) -> None:
         with contextlib.suppress(Exception):  # it has ended, or its node
@@ -150,9 +150,9 @@ class Cluster:
             raise self.broken from error
         return spent
 
-    async def of(self, hand: Hand, reference: Any) -> Any:
+    async def of(self, handle: WorkerHandle, reference: Any) -> Any:
         """The same of a worker; it is not waited for longer than it is there."""
-        asked, gone = asyncio.ensure_future(self.call(reference)), asyncio.ensure_future(hand.gone.wait())
+        asked, gone = asyncio.ensure_future(self.call(reference)), asyncio.ensure_future(handle.gone.wait())
         try:
             await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
@@ -162,27 +162,27 @@ class Cluster:
             gone.cancel()
             asked.cancel()
 
-    async def lose(self, hand: Hand, why: str) -> None:
+    async def lose(self, handle: WorkerHandle, why: str) -> None:
         """The worker is given up: what it does from now on counts for nothing. Idempotent."""
-        if hand.gone.is_set():
+        if handle.gone.is_set():
             return
-        hand.gone.set()
-        hand.blamed = max(1, hand.busy)
-        if self.hands.get(hand.node) is hand:
-            del self.hands[hand.node]
-        self._say(f"The worker on {hand.name} ended; its questions are asked again. {why}"[:300])
-        self.shared.forget.remote(hand.holder)
+        handle.gone.set()
+        handle.blamed = max(1, handle.busy)
+        if self.handles.get(handle.node) is handle:
+            del self.handles[handle.node]
+        self._say(f"The worker on {handle.name} ended; its questions are asked again. {why}"[:300])
+        self.shared.forget.remote(handle.holder)
         self.changed.set()
-        await asyncio.to_thread(self._kill, hand.actor)
+        await asyncio.to_thread(self._kill, handle.actor)
 
-    def put_aside(self, hand: Hand, error: RLMError) -> None:
+    def put_aside(self, handle: WorkerHandle, error: RLMError) -> None:
         """Its node lacks something: no more questions for a while, there."""
-        if self.hands.get(hand.node) is hand:
-            del self.hands[hand.node]
-            self._refuse(hand.node, hand.name, error)
-            hand.gone.set()
-            self._starting[hand.node] = asyncio.create_task(self._end(hand))
-            self.shared.forget.remote(hand.holder)
+        if self.handles.get(handle.node) is handle:
+            del self.handles[handle.node]
+            self._refuse(handle.node, handle.name, error)
+            handle.gone.set()
+            self._starting[handle.node] = asyncio.create_task(self._end(handle))
+            self.shared.forget.remote(handle.holder)
 
     def _refuse(self, node: str, name: str, error: RLMError) -> None:
         until = asyncio.get_running_loop().time() + UNFIT_SECONDS
@@ -202,8 +202,8 @@ class Cluster:
             except Exception as error:
                 self._break(SetupError(f"The Ray cluster is lost: {_first_line(error)}", hint=_AGAIN))
                 return
-            for hand in [hand for hand in self.hands.values() if hand.node not in nodes]:
-                await self.lose(hand, "Its node is gone.")
+            for handle in [handle for handle in self.handles.values() if handle.node not in nodes]:
+                await self.lose(handle, "Its node is gone.")
             now = asyncio.get_running_loop().time()
             for node, options in nodes.items():
                 starting = self._starting.get(node)
@@ -211,15 +211,15 @@ class Cluster:
                     self._starting.pop(node)
                     starting = None
                 fit = self._unfit.get(node, (0.0, None))[0] <= now
-                if node not in self.hands and starting is None and fit:
+                if node not in self.handles and starting is None and fit:
                     self._starting[node] = asyncio.create_task(self._start(node, options))
             self._check(nodes)
-            await asyncio.gather(*map(self._ask_places, self.hands.values()))
+            await asyncio.gather(*map(self._ask_places, self.handles.values()))
             await asyncio.sleep(LOOK_SECONDS)
 
     def _check(self, nodes: dict[str, dict[str, Any]]) -> None:
         """Whether there is anybody left to answer."""
-        if self.hands or self._starting:
+        if self.handles or self._starting:
             return
         if not nodes:
             self._break(
@@ -232,11 +232,11 @@ class Cluster:
         elif all(node in self._unfit for node in nodes):
             self._break(self._unfit[next(iter(nodes))][1])
 
-    async def _ask_places(self, hand: Hand) -> None:
+    async def _ask_places(self, handle: WorkerHandle) -> None:
         try:
-            hand.places = await self.of(hand, hand.actor.places.remote())
+            handle.places = await self.of(handle, handle.actor.places.remote())
         except Lost as error:
-            await self.lose(hand, str(error))
+            await self.lose(handle, str(error))
         self.changed.set()
 
     async def _start(self, node: str, options: dict[str, Any]) -> None:
@@ -249,30 +249,33 @@ class Cluster:
             scheduling_strategy=strategy,
             **options,
         )
-        hand = Hand(made.remote(holder, self.shared), node, holder)
+        handle = WorkerHandle(made.remote(holder, self.shared), node, holder)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                ready: Ready = await self.call(hand.actor.open.remote(self._plan))
+                ready: Ready = await self.call(handle.actor.open.remote(self._plan))
         except BaseException as error:
-            await asyncio.to_thread(self._kill, hand.actor)
+            await asyncio.to_thread(self._kill, handle.actor)
             if isinstance(error, Lost | TimeoutError | RLMError):
                 self._refuse(node, "", _not_begun(node, error))
                 self.changed.set()
                 return
             raise
-        hand.name, hand.pid, hand.places = ready.name, ready.pid, ready.places
+        handle.name, handle.pid, handle.places = ready.name, ready.pid, ready.places
         if ready.error is not None:
-            await asyncio.to_thread(self._kill, hand.actor)
-            self._refuse(node, hand.name, ready.error.error())
+            await asyncio.to_thread(self._kill, handle.actor)
+            self._refuse(node, handle.name, ready.error.error())
         else:
             self._unfit.pop(node, None)
-            self.hands[node] = hand
+            self.handles[node] = handle
         self.changed.set()
 
 
 def _not_begun(node: str, error: BaseException) -> RLMError:
     if isinstance(error, TimeoutError):
-        return SetupError(f"The worker on node {node[:8]} was not ready within {OPEN_SECONDS:g} s.")
+        return SetupError(
+            f"The worker on node {node[:8]} was not ready within {OPEN_SECONDS:g} s.",
+            hint="Type `rlm doctor` on that node: a kernel image that is still to be built takes minutes.",
+        )
     return SetupError(
         f"A worker could not begin on node {node[:8]} of the cluster: {_first_line(error)}",
         hint="Each node needs rlm-kernel[ray], in the same versions, in the Python that runs Ray.",
@@ -309,7 +312,10 @@ def _join(ray: Any, address: str | None) -> None:
                 ray.init(address=configured or "auto", **quiet)
                 return
             if configured:
-                raise SetupError(f"There is no Ray cluster at {configured} (RAY_ADDRESS).")
+                raise SetupError(
+                    f"There is no Ray cluster at {configured} (RAY_ADDRESS).",
+                    hint="Start one (`ray start --head`), or unset RAY_ADDRESS for one on this machine.",
+                )
         if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:

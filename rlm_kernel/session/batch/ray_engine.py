@@ -19,7 +19,7 @@ from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import RLMError, SetupError, WorkerLost
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
-from rlm_kernel.session.batch.ray_cluster import Cluster, Hand, Lost
+from rlm_kernel.session.batch.ray_cluster import Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_files import Home, Member, Parcel, Parcels, pieces
 from rlm_kernel.session.batch.ray_worker import Order, Plan, Reply, Sent
 from rlm_kernel.session.environment import Say, silent
@@ -72,13 +72,13 @@ class RayEngine:
     @property
     def places(self) -> int:
         """As of Engine."""
-        all_ = sum(hand.places for hand in self._cluster.hands.values())
+        all_ = sum(handle.places for handle in self._cluster.handles.values())
         return max(1, all_ if self._jobs is None else min(all_, self._jobs))
 
     @property
-    def hands(self) -> list[Hand]:
+    def handles(self) -> list[WorkerHandle]:
         """The workers that are there now."""
-        return list(self._cluster.hands.values())
+        return list(self._cluster.handles.values())
 
     async def spent(self) -> Spent:
         """What all questions have used together."""
@@ -150,15 +150,15 @@ class RayEngine:
         """Have it answered by a worker, and by another one where that ends. Raises RLMError."""
         lost, blame = 0, 0.0
         while True:
-            async with self._place() as hand:
+            async with self._place() as handle:
                 try:
-                    return await self._by(hand, order, parcels, trace), hand.name
+                    return await self._by(handle, order, parcels, trace), handle.name
                 except Lost as error:
-                    await self._cluster.lose(hand, str(error))
-                    lost, blame = lost + 1, blame + 1 / hand.blamed
+                    await self._cluster.lose(handle, str(error))
+                    lost, blame = lost + 1, blame + 1 / handle.blamed
                     self.lost += 1
                 except _Unfit as unfit:
-                    self._cluster.put_aside(hand, unfit.error)
+                    self._cluster.put_aside(handle, unfit.error)
             if lost >= TRIES or blame >= BLAME:
                 raise WorkerLost(
                     f"{lost} workers of the cluster have ended while they answered this question.",
@@ -167,29 +167,29 @@ class RayEngine:
                 )
 
     @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[Hand]:
+    async def _place(self) -> AsyncIterator[WorkerHandle]:
         """A worker with a free place: the one that has most of its places free."""
         cluster = self._cluster
         async with self._turn:  # questions begin in the order in which they came
             while True:
                 if cluster.broken is not None:
                     raise cluster.broken
-                free = [hand for hand in cluster.hands.values() if hand.busy < hand.places]
+                free = [handle for handle in cluster.handles.values() if handle.busy < handle.places]
                 if free and (self._jobs is None or self._busy < self._jobs):
                     break
                 cluster.changed.clear()
                 await cluster.changed.wait()
-            hand = min(free, key=lambda one: one.busy / one.places)
-            hand.busy += 1
+            handle = min(free, key=lambda one: one.busy / one.places)
+            handle.busy += 1
             self._busy += 1
         try:
-            yield hand
+            yield handle
         finally:
-            hand.busy -= 1
+            handle.busy -= 1
             self._busy -= 1
             cluster.changed.set()
 
-    async def _by(self, hand: Hand, order: Order, parcels: list[Parcel], trace: Path) -> Reply:
+    async def _by(self, handle: WorkerHandle, order: Order, parcels: list[Parcel], trace: Path) -> Reply:
         """Have it answered by this worker, and bring home what it leaves.
 
         Raises Lost, _Unfit, InternalError, FileRefused, TraceNotWritten.
@@ -197,23 +197,23 @@ class RayEngine:
         run = uuid.uuid4().hex
         try:
             if parcels:
-                await self._send(hand, run, parcels)
-            reply: Reply = await self._cluster.of(hand, hand.actor.answer.remote(run, order))
-            hand.places = reply.places
+                await self._send(handle, run, parcels)
+            reply: Reply = await self._cluster.of(handle, handle.actor.answer.remote(run, order))
+            handle.places = reply.places
             error = reply.error.error() if reply.error is not None else None
             if isinstance(error, SetupError) and not order.changes:
                 raise _Unfit(error)
             if reply.left:
-                await self._bring(hand, run, reply, trace)
+                await self._bring(handle, run, reply, trace)
             return reply
         finally:
-            await self._drop(hand, run)
+            await self._drop(handle, run)
 
-    async def _drop(self, hand: Hand, run: str) -> None:
+    async def _drop(self, handle: WorkerHandle, run: str) -> None:
         """Nothing of the run is wanted any more: it has ended, or is to end."""
-        if hand.gone.is_set():
+        if handle.gone.is_set():
             return
-        dropped = asyncio.ensure_future(self._cluster.of(hand, hand.actor.drop.remote(run)))
+        dropped = asyncio.ensure_future(self._cluster.of(handle, handle.actor.drop.remote(run)))
         task = asyncio.current_task()
         if task is not None and not task.cancelling():
             dropped.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -221,50 +221,54 @@ class RayEngine:
         with contextlib.suppress(Lost, RLMError, TimeoutError):
             await asyncio.wait_for(asyncio.shield(dropped), _STOP_SECONDS)
 
-    async def _send(self, hand: Hand, run: str, parcels: list[Parcel]) -> None:
+    async def _send(self, handle: WorkerHandle, run: str, parcels: list[Parcel]) -> None:
         """Have the files on the worker's node. Raises Lost, FileRefused, _Unfit."""
         wanted = {parcel.digest: parcel for parcel in parcels}
-        for digest in await self._cluster.of(hand, hand.actor.need.remote(run, list(wanted))):
+        for digest in await self._cluster.of(handle, handle.actor.need.remote(run, list(wanted))):
             # Others wait for the same file, which comes once.
-            async with hand.sending.setdefault(digest, asyncio.Lock()):
-                if await self._cluster.of(hand, hand.actor.need.remote(run, list(wanted))):
-                    await self._send_one(hand, wanted[digest])
-            hand.sending.pop(digest, None)
+            async with handle.sending.setdefault(digest, asyncio.Lock()):
+                if digest in await self._cluster.of(handle, handle.actor.need.remote(run, list(wanted))):
+                    await self._send_one(handle, wanted[digest])
+            handle.sending.pop(digest, None)
 
-    async def _send_one(self, hand: Hand, parcel: Parcel) -> None:
+    async def _send_one(self, handle: WorkerHandle, parcel: Parcel) -> None:
         members, left = list(parcel.members), pieces(parcel)
         names = [replace(member, digest="") for member in members] if parcel.directory else members
         while (batch := await asyncio.to_thread(next, left, None)) is not None:
             few = {number: names[number] for number, _, _ in batch}
             order = {number: place for place, number in enumerate(few)}
             got = [(order[number], at, block) for number, at, block in batch]
-            told = await self._cluster.of(hand, hand.actor.put.remote(parcel.digest, list(few.values()), got))
+            told = await self._cluster.of(
+                handle, handle.actor.put.remote(parcel.digest, list(few.values()), got)
+            )
             if told is not None:
                 raise _as_raised(told.error())
         told = await self._cluster.of(
-            hand, hand.actor.finish.remote(parcel.digest, members, parcel.directory)
+            handle, handle.actor.finish.remote(parcel.digest, members, parcel.directory)
         )
         if told is not None:
             raise _as_raised(told.error())
 
-    async def _bring(self, hand: Hand, run: str, reply: Reply, trace: Path) -> None:
+    async def _bring(self, handle: WorkerHandle, run: str, reply: Reply, trace: Path) -> None:
         """What it has left, beside the trace's place. Raises Lost, TraceError, TraceNotWritten."""
         home = Home(trace)
         await asyncio.to_thread(home.__enter__)
         try:
             for member in reply.left:
-                await self._bring_one(hand, run, member, reply.small.get(member.name), home)
+                await self._bring_one(handle, run, member, reply.small.get(member.name), home)
             await asyncio.to_thread(home.keep, reply.left)
         finally:
             await asyncio.to_thread(home.__exit__)
 
-    async def _bring_one(self, hand: Hand, run: str, member: Member, small: bytes | None, home: Home) -> None:
+    async def _bring_one(
+        self, handle: WorkerHandle, run: str, member: Member, small: bytes | None, home: Home
+    ) -> None:
         if small is not None:
             await asyncio.to_thread(home.write, member, 0, small)
             return
         at = 0
         while at < member.size:
-            block = await self._cluster.of(hand, hand.actor.read.remote(run, member.name, at))
+            block = await self._cluster.of(handle, handle.actor.read.remote(run, member.name, at))
             if not block:
                 raise Lost("A file of a trace is not whole any more.")
             await asyncio.to_thread(home.write, member, at, block)

@@ -230,5 +230,10 @@ async def _told(work: Any, *given: Any) -> Told | None:
     except RLMError as error:
         return Told.of(error)
     except OSError as error:
-        return Told.of(SetupError(f"A node of the cluster takes no files: {error.strerror or error}."))
+        return Told.of(
+            SetupError(
+                f"A node of the cluster takes no files: {error.strerror or error}.",
+                hint="Free some space in its folder for temporary files (TMPDIR).",
+            )
+        )
     return None

@@ -13,7 +13,7 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import DockerError, RLMError
 from rlm_kernel.session.batch.item import Done, Item
-from rlm_kernel.session.batch.ray_cluster import Hand, Lost
+from rlm_kernel.session.batch.ray_cluster import Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
 from rlm_kernel.session.batch.ray_worker import Order, Reply
 from rlm_kernel.session.result import Result
@@ -23,7 +23,7 @@ class _Cluster:
     """Workers that are replaced at once."""
 
     def __init__(self, workers: int, places: int) -> None:
-        self.hands: dict[str, Hand] = {}
+        self.handles: dict[str, WorkerHandle] = {}
         self.changed = asyncio.Event()
         self.broken: RLMError | None = None
         self.ended = 0
@@ -32,23 +32,23 @@ class _Cluster:
             self._begin()
 
     def _begin(self) -> None:
-        hand = Hand(None, f"node-{next(self._numbers)}", "")
-        hand.name, hand.places = hand.node, self._places
-        self.hands[hand.node] = hand
+        handle = WorkerHandle(None, f"node-{next(self._numbers)}", "")
+        handle.name, handle.places = handle.node, self._places
+        self.handles[handle.node] = handle
         self.changed.set()
 
-    async def lose(self, hand: Hand, _why: str) -> None:
-        if hand.gone.is_set():
+    async def lose(self, handle: WorkerHandle, _why: str) -> None:
+        if handle.gone.is_set():
             return
-        hand.gone.set()
-        hand.blamed = hand.busy
-        del self.hands[hand.node]
+        handle.gone.set()
+        handle.blamed = handle.busy
+        del self.handles[handle.node]
         self.ended += 1
         self._begin()
 
-    def put_aside(self, hand: Hand, error: RLMError) -> None:
-        self.hands.pop(hand.node, None)
-        if not self.hands:
+    def put_aside(self, handle: WorkerHandle, error: RLMError) -> None:
+        self.handles.pop(handle.node, None)
+        if not self.handles:
             self.broken = error
         self.changed.set()
 
@@ -61,18 +61,18 @@ class _Engine(RayEngine):
         self._cluster: Any = cluster
         self._lacking = lacking
 
-    async def _by(self, hand: Hand, order: Order, _parcels: Any, trace: Path) -> Reply:
+    async def _by(self, handle: WorkerHandle, order: Order, _parcels: Any, trace: Path) -> Reply:
         from rlm_kernel.session.batch.ray_engine import _Unfit
 
-        if hand.node == self._lacking:
+        if handle.node == self._lacking:
             raise _Unfit(DockerError("No engine."))
         if order.question == "poison":
             await asyncio.sleep(0)  # others begin there
-            await self._cluster.lose(hand, "")
+            await self._cluster.lose(handle, "")
             raise Lost("It ended.")
         for _ in range(20):
             await asyncio.sleep(0)
-            if hand.gone.is_set():
+            if handle.gone.is_set():
                 raise Lost("It ended.")
         return Reply(1, Result("yes", None, trace, "answered", False, "", Totals()))
 

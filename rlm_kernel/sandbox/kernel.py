@@ -194,8 +194,14 @@ class DockerKernel:
         self._tell(UserCellFinished(cell))
 
     async def set_up(self, cell_id: str, code: str) -> CellResult:
-        """Run a cell that loads the input; once it was ok, every new kernel runs it again."""
+        """Run a cell that loads the input; once it was ok, every new kernel runs it again.
+
+        A kernel that waited for a question may have died meanwhile, by no fault of this cell: a cell that
+        finds it so is run once more, in the kernel that took its place.
+        """
         result = await self.run_cell(cell_id, code)
+        if result.status == "died":
+            result = await self.run_cell(cell_id, code)
         if result.status == "ok":
             self._setup.append((cell_id, code))
         return result

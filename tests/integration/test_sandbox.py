@@ -245,6 +245,21 @@ async def test_death_is_noticed_told_and_survived(
     assert await box.text("print(context)") == "the input"
 
 
+async def test_a_kernel_that_dies_before_its_input_is_loaded_is_replaced(
+    sandbox: Any, tmp_path: Path, docker_client: Any
+) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text("the input")
+    box = await sandbox(files=[path])
+    container = docker_client.containers.get(box.container)
+    container.pause()  # it takes the cell no more, and nobody has heard of its end
+    loading = asyncio.create_task(box.kernel.set_up("setup", f"load_files([{str(path)!r}])"))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(container.kill)
+    assert (await loading).status == "ok"
+    assert await box.text("print(context)") == "the input"
+
+
 async def test_output_before_death_is_kept(sandbox: Any) -> None:
     box = await sandbox()
     assert "seen" in await box.text(

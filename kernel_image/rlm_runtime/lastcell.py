@@ -1,21 +1,24 @@
 """What to do about an error that is told best with what the session holds: which value the last cell made, in
-which text a pattern found nothing, which file a name is that of.
+which text a pattern found nothing, which file a name is that of, what a column holds that was compared.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import labels, missed
+from rlm_runtime import compared, labels, missed
 from rlm_runtime.files import files
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 _LOOKED_AT = 20_000
 """Characters of a cell that are parsed."""
@@ -33,6 +36,7 @@ class LastCell:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
+        self._told: set[compared.Compared] = set()
 
     def hint(self, error: BaseException, code: str) -> str:
         """One or two sentences; "" where there is nothing to say."""
@@ -43,8 +47,26 @@ class LastCell:
         if type(error) is AttributeError and "'NoneType' object has no attribute" in str(error):
             return _nothing_found(error, code)
         if missed.found_nothing(error, str(error)) and (cell := _parsed(code[:_LOOKED_AT])):
-            return missed.line_with_words(cell, self._shell.user_ns.get("context"))
+            variables = self._shell.user_ns
+            told = next((said for _, said in compared.never_equal(cell, variables)), "")
+            return told or missed.line_with_words(cell, variables.get("context"))
         return ""
+
+    def after(self, result: ExecutionResult) -> None:
+        """Print what is to be told of a cell that raised nothing: each thing once in a session."""
+        code = result.info.raw_cell or ""
+        if result.error_in_exec is not None or "==" not in code:
+            return
+        with contextlib.suppress(Exception):  # values of a cell's own classes do what they want
+            for said in self._remarks(code):
+                print(f"Note: {said}", file=sys.stderr)
+
+    def _remarks(self, code: str) -> Iterator[str]:
+        cell = _parsed(code[:_LOOKED_AT])
+        for one, said in compared.never_equal(cell, self._shell.user_ns) if cell else ():
+            if one not in self._told:
+                self._told.add(one)
+                yield said
 
     def _never_set(self, name: str) -> str:
         """Where a name that no cell has set is to be delivered."""

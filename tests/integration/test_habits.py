@@ -356,3 +356,16 @@ async def test_who_comes_from_an_earlier_rlm_finds_its_helpers(sandbox: Any, tmp
     assert await box.text("print(chunk_indices('abc'))") == "[3]", "a function of the code's own stays"
     await box.run("buffers = []")
     assert await box.text("add_buffer('x')\nprint(buffers)") == "['x']"
+
+
+async def test_a_comparison_that_no_record_can_fulfil_is_told_below_the_cell(
+    sandbox: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "requests.csv"
+    path.write_text("path,status\n/a,404\n/b,200\n")
+    box = await sandbox(files=[path])
+    await box.run(f"load_files([{str(path)!r}])")
+    said = await box.text("rows = records()\nprint(sum(row['status'] == '404' for row in rows))")
+    assert said.startswith("0\nNote: No value in the column 'status' is '404': it holds numbers.")
+    assert await box.text("print(sum(row['status'] == 404 for row in rows))") == "1"
+    assert "`in` looks for parts" not in await box.text("[row for row in rows if row['path'] == '/c'][0]")

@@ -1,0 +1,343 @@
+"""What of a long message was pasted, and what is asked of it.
+
+Chat programs send both as one text. What was pasted is recognized by how people and programs set it apart:
+as a part of the message's content, in tags, in a fenced block, between quotes or lines of dashes, behind `>`,
+or by a request that stands before or behind it. Whatever is not certain counts as pasted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+_EDGE = 2_000
+"""Characters at each end of a text in which a request is looked for."""
+_LINE = 600
+"""Characters of a line that may ask something."""
+_TOLD = 3
+"""Lines that are no requests themselves, in a paragraph that asks something."""
+_MOST = 50
+"""Pieces of one message that become files of their own."""
+_WRAPPERS = (
+    "attached_files attachment attachments context contexts data doc docs document document_content "
+    "documents email excerpt excerpts file file_content files input_text knowledge log logs passage passages "
+    "pasted pasted_content pasted_text source sources text transcript"
+)
+_TAG = re.compile(rf"<({'|'.join(_WRAPPERS.split())})(?:\s[^<>\n]{{0,300}})?>", re.IGNORECASE)
+_MARKUP = re.compile(r"<\?xml|<!doctype|<html|<svg", re.IGNORECASE)
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
+_RULE = re.compile(
+    r"^[ \t]*(?:([-=*_~#])\1{2,}|[-=*]{3,} ?[\w .:]{1,60}? ?[-=*]{3,})[ \t]*\r?$", re.MULTILINE
+)
+_MARKER = re.compile(
+    r"(?:#{1,6}\s*|\*\*|\[|<)?\s*(?:the |my |your |user'?s?[ _-]?)*"
+    r"(?:questions?|query|task|instructions?|request|q|frage|aufgabe|pregunta|tarea|domanda|pergunta|вопрос|问题|質問)"
+    r"(?: \d{1,3})?\s*(?:\*\*|\]|>)?\s*(?:[:：]|$)",
+    re.IGNORECASE,
+)
+_LEAD = r"(?:(?:please|now|then|and|so|ok|okay|hi|hello|hey|also|finally|bitte|por favor)\b[,.:!]?\s+){0,3}"
+_VERBS = (
+    "analy[sz]e answer based check classify compare compute convert count create describe determine do draft "
+    "evaluate explain extract fasse find finde fix generate give identify judge label let list locate look "
+    "name nenne outline paraphrase pick point proofread provide quote rank read reply respond resume return "
+    "review rewrite say search show sort suggest summari[sz]e summary tell tl;?dr translate try use using "
+    "verify write zähle zeige résume riassumi enumera traduis"
+)
+_ASKERS = (
+    "am are can could did do does has have how if is should was were what when where which who whom "
+    "whose why will would combien comment cuántos cuántas quién qué quel quelle welche wer wie wann wo warum"
+)
+_VERB = re.compile(rf"{_LEAD}(?:{'|'.join(_VERBS.split())})\b(?!\s+of\b)(?:[:,]?\s+\S|\s*$)", re.IGNORECASE)
+_WISH = re.compile(
+    r"\b(?:please|i want|i need|i'd like|can you|could you|bitte|por favor|s'il (?:vous|te) pla[iî]t|"
+    r"пожалуйста)\b|请|請|总结|總結|要約|まとめ|教えて|ください|요약|알려",
+    re.IGNORECASE,
+)
+_ASKER = re.compile(rf"{_LEAD}(?:{'|'.join(_ASKERS.split())})\s+\w", re.IGNORECASE)
+_QUESTION = re.compile(r"[?？؟][\"'”’)\]*_]*(?:\s|$)")
+_SPEAKER = re.compile(r"[\[(]?[\w.'-]{1,30}(?: [\w.'-]{1,30}){0,2}[\])]?\s?: ")
+_DATA = re.compile(r"[\[(<]?\d|[{}\[\]|<>#@$\\/]|\"")
+_CODE = re.compile(r"\w\(|[-=]>|==| = |\w_\w|[;{}]$|(?:import|def|class|function|const|var)\s")
+_MARK = re.compile(r"(?:[-*•]|\(?\d{1,3}[.)]|\*\*)\s*")
+_LABEL = re.compile(
+    r"\s*(?:#{1,6}\s*|\*\*)?(?:context|document|text|data|log|input|content|transcript|article|source|code|passage)"
+    r"s?(?:\*\*)?\s*:?(?:\*\*)?[ \t]*\r?\n",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]+")
+_INTRO = re.compile(
+    r"(?:here|below|above|attached|this|these|the|following|i|we|my|our|see|hi|hello|hey|dear|context|text|"
+    r"document|data|log|logs|code|article|transcript|input|content|email|source)\b",
+    re.IGNORECASE,
+)
+_THANKS = re.compile(
+    r"\W*(?:many )?(?:thanks|thank you|thx|cheers|danke|merci|gracias)\b.{0,60}", re.IGNORECASE
+)
+
+
+class Span(NamedTuple):
+    """A part of a text: from its character `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+def pasted(text: str, parts: Sequence[str], long: int) -> list[Span]:
+    """What was pasted into a message, in order; all else of the text is what is asked, at most `long`
+    characters. None where that is not certain.
+
+    `parts`: those of the message's content, which make the text with line ends between them.
+    """
+    rules: tuple[Callable[[], Iterator[Span]], ...] = (
+        lambda: _long_parts(parts, long // 2),
+        lambda: _tagged(text),
+        lambda: _fenced(text),
+        lambda: _quoted(text),
+        lambda: _ruled(text),
+        lambda: _behind_signs(text),
+        lambda: _between_requests(text),
+    )
+    for rule in rules:
+        found = [trimmed for span in rule() if (trimmed := _trimmed(text, span, long // 2)) is not None]
+        if found and len(found) <= _MOST:
+            outside = outside_of(text, found)
+            if sum(map(len, outside)) <= long and any(_WORD.search(one) for one in outside):
+                return found
+    return []
+
+
+def outside_of(text: str, spans: Sequence[Span]) -> list[str]:
+    """What stands before, between and behind the spans: one text more than there are spans."""
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    return [text[edges[at] : edges[at + 1]] for at in range(0, len(edges), 2)]
+
+
+def _trimmed(text: str, span: Span, least: int) -> Span | None:
+    """Without blank lines around it; None where little is left."""
+    start, end = span
+    while (line := text.find("\n", start, end)) >= 0 and not text[start:line].strip():
+        start = line + 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    end += text.startswith("\r\n", end) * 2 or text.startswith("\n", end)
+    return Span(start, min(end, span.end)) if end - start > least else None
+
+
+def _long_parts(parts: Sequence[str], least: int) -> Iterator[Span]:
+    """The long ones, if the others ask something."""
+    if not any(len(part) <= least and any(map(_asks, part.splitlines())) for part in parts):
+        return
+    start = 0
+    for part in parts:
+        if len(part) > least:
+            yield Span(start, start + len(part))
+        start += len(part) + 1
+
+
+def _tagged(text: str) -> Iterator[Span]:
+    """From the first tag to the last one that ends its kind."""
+    opening = _TAG.search(text)
+    if opening is None:
+        return
+    closing = text.rfind(f"</{opening[1]}>")
+    if closing <= opening.end() or _MARKUP.search(text[:_EDGE]):
+        return
+    several = (
+        opening[0] in text[opening.end() : closing] or f"</{opening[1]}>" in text[opening.end() : closing]
+    )
+    if several:  # with the tags between them
+        yield Span(opening.start(), closing + len(opening[1]) + 3)
+    else:
+        yield Span(opening.end(), closing)
+
+
+def _fenced(text: str) -> Iterator[Span]:
+    opened: re.Match[str] | None = None
+    for fence in _FENCE.finditer(text):
+        if opened is None:
+            opened = fence
+        elif fence[1].startswith(opened[1]) and not fence[2].strip():
+            yield Span(opened.end() + 1, fence.start())
+            opened = None
+
+
+def _quoted(text: str) -> Iterator[Span]:
+    for quotes in ('"""', "'''"):
+        first, last = text.find(quotes), text.rfind(quotes)
+        if 0 <= first < last and _only_words(text[:first], text[last + 3 :]):
+            yield Span(first + 3, last)
+            return
+
+
+def _ruled(text: str) -> Iterator[Span]:
+    """Between the first and the last line of dashes, or on one side of the only one."""
+    rules = [Span(*found.span()) for found in _RULE.finditer(text) if not _underlines(text, found)]
+    if not 0 < len(rules) <= 2:  # more of them are the text's own
+        return
+    first, last = rules[0], rules[-1]
+    if len(rules) > 1 and _only_words(text[: first.start], text[last.end :]):
+        yield Span(first.end, last.start)
+    elif _only_words(text[: first.start]):
+        yield Span(first.end, len(text))
+    elif _only_words(text[last.end :]):
+        yield Span(0, last.start)
+
+
+def _underlines(text: str, rule: re.Match[str]) -> bool:
+    """Whether it makes the line above it a heading."""
+    above = text[text.rfind("\n", 0, max(0, rule.start() - 1)) + 1 : rule.start()].strip()
+    return bool(above) and abs(len(above) - len(rule[0].strip())) <= 1
+
+
+def _behind_signs(text: str) -> Iterator[Span]:
+    """Lines that begin with `>`, as mails quote."""
+    start = 0 if text.startswith(">") else text.find("\n>") + 1
+    last = text.rfind("\n>")
+    if last <= start or (start == 0 and not text.startswith(">")):
+        return
+    end = text.find("\n", last + 1)
+    end = len(text) if end < 0 else end + 1
+    inside = text[start:end]
+    signed = inside.startswith(">") + inside.count("\n>")
+    if signed >= 0.9 * (inside.count("\n") + 1) and _only_words(text[:start], text[end:]):
+        yield Span(start, end)
+
+
+def _only_words(*texts: str) -> bool:
+    """Whether they are short, and words of a person of which some ask something."""
+    lines = [line for text in texts for line in text[: _EDGE + 1].splitlines() if line.strip()]
+    return (
+        all(len(text) <= _EDGE for text in texts)
+        and any(map(_asks, lines))
+        and all(_is_prose(line) or _asks(line) for line in lines)
+    )
+
+
+def _between_requests(text: str) -> Iterator[Span]:
+    """Between what is asked at the beginning and at the end.
+
+    One end asks; where both seem to, one of them says so (`Question: …`): else it is not certain which does.
+    """
+    head, tail = _head(text), _tail(text)
+    begins, ends = head > 0, tail < len(text)
+    if begins and ends and not (_is_marked(text[:head]) or _is_marked(text[tail:])):
+        return
+    if ends and not begins and (label := _LABEL.match(text)) is not None:
+        head = label.end()
+    if begins or ends:
+        yield Span(head, tail)
+
+
+def _is_marked(text: str) -> bool:
+    return any(_MARKER.match(line.strip()) for line in text.splitlines())
+
+
+def _head(text: str) -> int:
+    """Where a request at the beginning ends; 0 where there is none."""
+    groups, whole = _groups(text, Span(0, min(len(text), _EDGE)))
+    found = 0
+    for number, group in enumerate(groups[:4]):
+        lines = [text[start:end] for start, end in group]
+        asking = [at for at, line in enumerate(lines) if _asks(line)]
+        prose = all(_is_prose(line) or _asks(line) for line in lines)
+        cut = number == len(groups) - 1 and not whole
+        introduces = (
+            prose and not cut and sum(map(len, lines)) <= _LINE and bool(_INTRO.match(lines[0].strip()))
+        )
+        if asking and asking[0] <= 3 and all(map(_is_prose, lines[: asking[0]])) and (not found or prose):
+            if prose and not cut and sum(map(len, lines)) <= _LINE and len(lines) - len(asking) <= _TOLD:
+                found = group[-1].end
+                continue
+            last = asking[0]
+            while last + 1 in asking:
+                last += 1
+            return group[last].end
+        if introduces and (not found or lines[-1].rstrip().endswith(":")):
+            found = group[-1].end if found else found
+            continue
+        break
+    return found
+
+
+def _tail(text: str) -> int:
+    """Where a request at the end begins; the text's length where there is none."""
+    groups, whole = _groups(text, Span(max(0, len(text) - _EDGE), len(text)))
+    found = len(text)
+    for number, group in enumerate(reversed(groups)):
+        lines = [text[start:end] for start, end in group]
+        asking = [at for at, line in enumerate(lines) if _asks(line)]
+        prose = all(_is_prose(line) or _asks(line) for line in lines)
+        cut = number == len(groups) - 1 and not whole
+        short = sum(map(len, lines)) <= _LINE and not cut and len(lines) - len(asking) <= _TOLD
+        further = found < len(text)
+        if (
+            not further
+            and short
+            and number == 0
+            and not asking
+            and _THANKS.fullmatch(" ".join(lines).strip())
+        ):
+            continue
+        if not asking or (further and not (short and prose and _goes_on(lines))):
+            break
+        if prose and short:
+            found = group[0].start
+            continue
+        first = asking[-1]
+        if len(lines) - first > 3:
+            break
+        while first - 1 in asking:
+            first -= 1
+        return group[first].start
+    return found
+
+
+def _goes_on(lines: Sequence[str]) -> bool:
+    """Whether what is asked began with these lines, and goes on in what stands behind them."""
+    return lines[-1].rstrip().endswith(":") or bool(_MARKER.match(lines[0].strip()))
+
+
+def _groups(text: str, window: Span) -> tuple[list[list[Span]], bool]:
+    """The lines of a part of a text, in groups between blank lines; lines that are cut off are left out.
+    And whether the part is the whole text.
+    """
+    ends = [window.start - 1, *(at.start() for at in re.finditer("\n", text[window.start : window.end]))]
+    ends = [ends[0], *(end + window.start for end in ends[1:]), window.end]
+    lines = [Span(start + 1, end) for start, end in pairwise(ends)]
+    if window.start > 0:
+        lines = lines[1:]
+    if window.end < len(text):
+        lines = lines[:-1]
+    groups: list[list[Span]] = [[]]
+    for line in lines:
+        if text[line.start : line.end].strip():
+            groups[-1].append(line)
+        elif groups[-1]:
+            groups.append([])
+    return [group for group in groups if group], window == Span(0, len(text))
+
+
+def _asks(line: str) -> bool:
+    """Whether a line is a request of a person's, as far as it can be seen."""
+    asked = _MARK.sub("", line.strip(), count=1)
+    if _MARKER.match(line.strip()) and len(line) <= _LINE:
+        return True
+    if not _is_wordy(line) or line.startswith(("    ", "\t")) or _SPEAKER.match(asked):
+        return False
+    if _QUESTION.search(asked):
+        return True
+    return not _CODE.search(asked) and bool(_VERB.match(asked) or _ASKER.match(asked) or _WISH.search(asked))
+
+
+def _is_prose(line: str) -> bool:
+    """Whether a line is of words, and neither data nor code."""
+    return _is_wordy(line) and not _CODE.search(line.strip())
+
+
+def _is_wordy(line: str) -> bool:
+    line = _MARK.sub("", line.strip(), count=1)
+    if not line or len(line) > _LINE or "\t" in line or _DATA.match(line):
+        return False
+    return sum(one.isalpha() or one in " ,.?!'’" for one in line) >= 0.75 * len(line)

@@ -66,7 +66,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Chat:
-    """What a request asks. `before` and `after` are messages around the question, without instructions."""
+    """What a request asks. `before` and `after` are messages around the question, without instructions.
+
+    `call`: the function that the answer is to call, whose arguments fit the `schema`; "" for none.
+    """
 
     model: str
     question: Said
@@ -74,6 +77,7 @@ class Chat:
     before: Sequence[Said] = ()
     after: Sequence[Said] = ()
     schema: Mapping[str, Any] | None = None
+    call: str = ""
     stop: Sequence[str] = ()
     stream: bool = False
     usage: bool = False
@@ -196,10 +200,12 @@ def read_chat(body: bytes | bytearray) -> Chat:
     said = [_said(message, number) for number, message in enumerate(messages)]
     _refuse_what_is_not_done(given)
     options = given.get("stream_options")
+    call, schema = _forced(given)
     return Chat(
         model=_text(given, "model") or "rlm",
         **_around_question(said),
-        schema=_schema(given.get("response_format")),
+        schema=schema or _schema(given.get("response_format")),
+        call=call,
         stop=_stops(given.get("stop")),
         stream=_flag(given, "stream"),
         usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -251,14 +257,42 @@ def _refuse_what_is_not_done(given: Mapping[str, Any]) -> None:
         raise bad("There is one answer to a question: n is to be 1.", "n")
     if given.get("logprobs") or given.get("top_logprobs"):
         raise bad("Log probabilities are not known here.", "logprobs")
-    choice = given.get("tool_choice")
-    if choice not in (None, "auto", "none"):
-        raise bad("An RLM calls no tools of its clients: tool_choice is auto or none.", "tool_choice")
     if given.get("function_call") not in (None, "auto", "none"):
         raise bad("An RLM calls no functions of its clients.", "function_call")
     kinds = given.get("modalities")
     if given.get("audio") is not None or (isinstance(kinds, list) and kinds != ["text"]):
         raise bad("Answers are texts.", "modalities")
+
+
+def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
+    """The name of the only function that may be called, and the schema of its arguments; "" where an answer
+    in words will do.
+
+    So libraries ask for data: the answer then is that call. Raises Refused for a choice among several.
+    """
+    choice, tools = given.get("tool_choice"), given.get("tools")
+    if choice in (None, "auto", "none"):
+        return "", None
+    listed = (
+        [one.get("function") for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
+    )
+    functions = {
+        one["name"]: one for one in listed if isinstance(one, dict) and isinstance(one.get("name"), str)
+    }
+    wanted = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(wanted, dict):
+        functions = {name: one for name, one in functions.items() if name == wanted.get("name")}
+    if len(functions) != 1 or not (choice == "required" or isinstance(wanted, dict)):
+        raise bad(
+            "An RLM calls no tools of its clients. tool_choice is auto or none, or forces one function of "
+            "tools, whose arguments are the answer then.",
+            "tool_choice",
+        )
+    ((name, function),) = functions.items()
+    schema = function.get("parameters") or {"type": "object"}
+    if not isinstance(schema, dict) or not bounded.shallow(schema):
+        raise bad("The parameters of the function are no schema, or nested too deep.", "tools")
+    return clean(name)[:200], schema
 
 
 def _schema(given: Any) -> Mapping[str, Any] | None:

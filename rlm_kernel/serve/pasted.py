@@ -18,6 +18,8 @@ _LINE = 600
 """Characters of a line that may ask something."""
 _TOLD = 3
 """Lines that are no requests themselves, in a paragraph that asks something."""
+_WRAPPING = 300
+"""Characters around what a program sets apart in a part of its own, such as a file's name."""
 _MOST = 50
 """Pieces of one message that become files of their own."""
 _WRAPPERS = (
@@ -26,11 +28,11 @@ _WRAPPERS = (
     "pasted pasted_content pasted_text source sources text transcript"
 )
 _TAG = re.compile(rf"<({'|'.join(_WRAPPERS.split())})(?:\s[^<>\n]{{0,300}})?>", re.IGNORECASE)
+_SIGNS = ("---", "===", "***")
 _MARKUP = re.compile(r"<\?xml|<!doctype|<html|<svg", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
-_RULE = re.compile(
-    r"^[ \t]*(?:([-=*_~#])\1{2,}|[-=*]{3,} ?[\w .:]{1,60}? ?[-=*]{3,})[ \t]*\r?$", re.MULTILINE
-)
+_RULE = re.compile(r"^[ \t]*[-=*_~#]{3}[^\n]*$", re.MULTILINE)
+"""What may be a line of dashes, with or without words in it."""
 _MARKER = re.compile(
     r"(?:#{1,6}\s*|\*\*|\[|<)?\s*(?:the |my |your |user'?s?[ _-]?)*"
     r"(?:questions?|query|task|instructions?|request|q|frage|aufgabe|pregunta|tarea|domanda|pergunta|вопрос|问题|質問)"
@@ -132,7 +134,8 @@ def _long_parts(parts: Sequence[str], least: int) -> Iterator[Span]:
     start = 0
     for part in parts:
         if len(part) > least:
-            yield Span(start, start + len(part))
+            inside = _unwrapped(part)
+            yield Span(start + inside.start, start + inside.end)
         start += len(part) + 1
 
 
@@ -173,7 +176,7 @@ def _quoted(text: str) -> Iterator[Span]:
 
 def _ruled(text: str) -> Iterator[Span]:
     """Between the first and the last line of dashes, or on one side of the only one."""
-    rules = [Span(*found.span()) for found in _RULE.finditer(text) if not _underlines(text, found)]
+    rules = _rules(text)
     if not 0 < len(rules) <= 2:  # more of them are the text's own
         return
     first, last = rules[0], rules[-1]
@@ -185,10 +188,27 @@ def _ruled(text: str) -> Iterator[Span]:
         yield Span(0, last.start)
 
 
-def _underlines(text: str, rule: re.Match[str]) -> bool:
-    """Whether it makes the line above it a heading."""
-    above = text[text.rfind("\n", 0, max(0, rule.start() - 1)) + 1 : rule.start()].strip()
-    return bool(above) and abs(len(above) - len(rule[0].strip())) <= 1
+def _rules(text: str) -> list[Span]:
+    """Lines of dashes that set something apart: none that makes the line above it a heading."""
+    found = []
+    for rule in _RULE.finditer(text):
+        line = rule[0].strip()
+        above = text[text.rfind("\n", 0, max(0, rule.start() - 1)) + 1 : rule.start()].strip()
+        of_one_sign = not line.strip(line[0]) and line[0] != "#"
+        with_words = len(line) <= _WRAPPING and line[:3] in _SIGNS and line[-3:] in _SIGNS
+        if (of_one_sign or with_words) and not (above and abs(len(above) - len(line)) <= 1):
+            found.append(Span(*rule.span()))
+    return found
+
+
+def _unwrapped(part: str) -> Span:
+    """What a part of a message's content sets apart itself, or all of it."""
+    rules = _rules(part)
+    framed = [Span(rules[0].end, rules[-1].start)] if len(rules) > 1 else []
+    for inside in (*_tagged(part), *_fenced(part), *framed):
+        if len(part) - inside.end + inside.start <= _WRAPPING:
+            return inside
+    return Span(0, len(part))
 
 
 def _behind_signs(text: str) -> Iterator[Span]:

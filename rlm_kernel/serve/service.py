@@ -198,7 +198,8 @@ class Service:
         if files:
             await session.load(files)
         answered = self._answered(job, await session.ask(composed.text, schema=job.chat.schema))
-        job.known_as = job.chat.known_as(job.key.name, answered.text)
+        if not answered.call:
+            job.known_as = job.chat.known_as(job.key.name, answered.text)
         return answered
 
     async def _keep(self, kernel: Kernel, files: Sequence[Attached]) -> list[Path]:
@@ -255,6 +256,10 @@ class Service:
         text, finish = str(result), "length" if result.forced or result.answer is None else "stop"
         if job.chat.schema is not None and result.value is not None:
             text = json.dumps(result.value, ensure_ascii=False)
+        if job.chat.call and result.value is not None:
+            return Answered(
+                text, "tool_calls", result.stop_reason, result.trace.name, result.totals, job.chat.call
+            )
         text, cut = _cut(text, job.chat)
         return Answered(text, cut or finish, result.stop_reason, result.trace.name, result.totals)
 

@@ -122,6 +122,14 @@ MESSAGES: dict[str, tuple[Any, str, list[str]]] = {
         "What have these in common?",
         [PROSE, LOG],
     ),
+    "a file that a library puts into a part of its own": (
+        [
+            text_part("How many people are there?"),
+            text_part(f'-----BEGIN FILE id="a1b2" type="text/csv"-----\n{TABLE}-----END FILE id="a1b2"-----'),
+        ],
+        "How many people are there?",
+        [TABLE],
+    ),
     "code": (f"Find the bug in this code:\n\n{CODE}", "Find the bug in this code:", [CODE.rstrip() + "\n"]),
     "a table, in German": (f"{TABLE}\nWie viele Menschen sind es?", "Wie viele Menschen sind es?", [TABLE]),
     "a chat, in Chinese": (f"请总结这段对话：\n\n{CHAT}", "请总结这段对话", [CHAT]),
@@ -204,7 +212,7 @@ def test_no_character_is_lost_whatever_the_message(bits: list[str], long: int, e
 
 @pytest.mark.parametrize(
     "bit",
-    ["<document ", "<document>", "</document>", "```\n", "~~~ a\n", '"""', "---\n", "> \n", "\n", " ", "?", "? ",
+    ["<document ", "<document>", "</document>", "```\n", "~~~ a\n", '"""', "---\n", "-", "--- a ---\n", "> \n", "\n", " ", "?", "? ",
      "a? ", "- - ", "please ", "count ", "a: ", "Question:\n", "\r\n\r\n", "(", "1. ", "the the ", "你"],
 )  # fmt: skip
 def test_a_message_that_was_made_to_take_long_is_read(bit: str) -> None:

@@ -335,6 +335,35 @@ async def test_each_key_has_its_own_traces_kernels_and_limits(tmp_path: Path) ->
     assert used["ann"]["tokens"] == 220
 
 
+async def test_a_function_that_is_forced_is_called_with_the_answer() -> None:
+    parameters = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    tools: Any = [{"type": "function", "function": {"name": "Count", "parameters": parameters}}]
+    asked = {"tools": tools, "tool_choice": {"type": "function", "function": {"name": "Count"}}}
+    async with served() as server:
+        answer = await say(server, "run: FINAL({'n': 3})", **asked)
+        stream = await say(server, "run: FINAL({'n': 3})", stream=True, **asked)
+        pieces = [piece async for piece in stream]
+    (call,) = answer.choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("Count", {"n": 3})
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (None, "tool_calls")
+    (told,) = [piece.choices[0].delta.tool_calls for piece in pieces if piece.choices[0].delta.tool_calls]
+    assert (told[0].index, told[0].function.name, json.loads(told[0].function.arguments)) == (
+        0,
+        "Count",
+        {"n": 3},
+    )
+    assert pieces[-1].choices[0].finish_reason == "tool_calls"
+
+
+async def test_code_counts_in_a_pasted_text_alone_and_not_in_the_question() -> None:
+    log = "".join(f"2026-11-29 {n} {'failed' if n % 7 else 'ok'}\n" for n in range(300))
+    question = "How many lines failed? run: FINAL([context.count('failed'), len(context.splitlines())])"
+    async with served() as server:
+        for pasted in (f"{log}\n{question}", f"{question}\n\n{log}", f"{question}\n```\n{log}```"):
+            answer = await say(server, pasted)
+            assert json.loads(answer.choices[0].message.content) == [log.count("failed"), 300]
+
+
 async def test_questions_of_one_key_at_one_time_use_what_is_left_together_and_say_when_that_is_used_up(
     tmp_path: Path,
 ) -> None:

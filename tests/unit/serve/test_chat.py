@@ -190,3 +190,43 @@ def test_a_number_of_tokens_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(Refused) as refused:
         read_chat(json.dumps(body).encode())
     assert (refused.value.status, refused.value.param) == (400, "max_tokens")
+
+
+def function(name: str, **parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "call"),
+    [
+        ([function("Person", type="object")], "required", "Person"),
+        ([function("a"), function("b")], {"type": "function", "function": {"name": "b"}}, "b"),
+        ([function("a")], "auto", ""),
+        ([function("a")], None, ""),
+        ([function("a")], "none", ""),
+    ],
+)
+def test_a_function_that_is_forced_is_the_form_of_the_answer(tools: Any, choice: Any, call: str) -> None:
+    asked = chat("Who?", tools=tools, tool_choice=choice)
+    assert asked.call == call
+    assert (asked.schema is not None) is bool(call)
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        ([function("a"), function("b")], "required"),
+        ([function("a")], {"type": "function", "function": {"name": "b"}}),
+        ([function("a")], {"type": "allowed_tools"}),
+        ([function("a")], "always"),
+        ([], "required"),
+        (None, "required"),
+        ([1, {"function": 2}, {"function": {"name": 3}}], "required"),
+        ([{"function": {"name": "a", "parameters": 3}}], "required"),
+        ([function("a")], 7),
+    ],
+)
+def test_what_forces_no_single_function_is_refused(tools: Any, choice: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        chat("Who?", tools=tools, tool_choice=choice)
+    assert refused.value.param in ("tool_choice", "tools")

@@ -149,10 +149,10 @@ def _loses_keys(value: Any) -> bool:
     left = [value] if isinstance(value, dict | list | tuple) else []
     while left:
         one = left.pop()
-        if isinstance(one, dict):
-            if not all(isinstance(key, str) for key in one) and len(set(map(_name, one))) < len(one):
-                return True
         items = one.values() if isinstance(one, dict) else one
+        others = items is not one and not all(isinstance(key, str) for key in one)
+        if others and len(set(map(_name, one))) < len(one):
+            return True
         left += [item for item in items if isinstance(item, dict | list | tuple)]
     return False
 

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
+
+from rlm_kernel.serve.asking import (
+    CAPITALS,
+    INTRO,
+    LABEL,
+    LINE,
+    MARKER,
+    THANKS,
+    asks,
+    is_label,
+    is_marked,
+    is_prose,
+)
 
 _EDGE = 2_000
 """Characters at each end of a text in which a request is looked for."""
-_LINE = 600
-"""Characters of a line that may ask something."""
 _TOLD = 3
 """Lines that are no requests themselves, in a paragraph that asks something."""
 _WRAPPING = 300
@@ -29,54 +40,11 @@ _WRAPPERS = (
 )
 _TAG = re.compile(rf"<({'|'.join(_WRAPPERS.split())})(?:\s[^<>\n]{{0,300}})?>", re.IGNORECASE)
 _SIGNS = ("---", "===", "***")
+_WORD = re.compile(r"[^\W\d_]+")
 _MARKUP = re.compile(r"<\?xml|<!doctype|<html|<svg", re.IGNORECASE)
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*[-=*_~#]{3}[^\n]*$", re.MULTILINE)
 """What may be a line of dashes, with or without words in it."""
-_MARKER = re.compile(
-    r"(?:#{1,6}\s*|\*\*|\[|<)?\s*(?:the |my |your |user'?s?[ _-]?)*"
-    r"(?:questions?|query|task|instructions?|request|q|frage|aufgabe|pregunta|tarea|domanda|pergunta|вопрос|问题|質問)"
-    r"(?: \d{1,3})?\s*(?:\*\*|\]|>)?\s*(?:[:：]|$)",
-    re.IGNORECASE,
-)
-_LEAD = r"(?:(?:please|now|then|and|so|ok|okay|hi|hello|hey|also|finally|bitte|por favor)\b[,.:!]?\s+){0,3}"
-_VERBS = (
-    "analy[sz]e answer based check classify compare compute convert count create describe determine do draft "
-    "evaluate explain extract fasse find finde fix generate give identify judge label let list locate look "
-    "name nenne outline paraphrase pick point proofread provide quote rank read reply respond resume return "
-    "review rewrite say search show sort suggest summari[sz]e summary tell tl;?dr translate try use using "
-    "verify write zähle zeige résume riassumi enumera traduis"
-)
-_ASKERS = (
-    "am are can could did do does has have how if is should was were what when where which who whom "
-    "whose why will would combien comment cuántos cuántas quién qué quel quelle welche wer wie wann wo warum"
-)
-_VERB = re.compile(rf"{_LEAD}(?:{'|'.join(_VERBS.split())})\b(?!\s+of\b)(?:[:,]?\s+\S|\s*$)", re.IGNORECASE)
-_WISH = re.compile(
-    r"\b(?:please|i want|i need|i'd like|can you|could you|bitte|por favor|s'il (?:vous|te) pla[iî]t|"
-    r"пожалуйста)\b|请|請|总结|總結|要約|まとめ|教えて|ください|요약|알려",
-    re.IGNORECASE,
-)
-_ASKER = re.compile(rf"{_LEAD}(?:{'|'.join(_ASKERS.split())})\s+\w", re.IGNORECASE)
-_QUESTION = re.compile(r"[?？؟][\"'”’)\]*_]*(?:\s|$)")
-_SPEAKER = re.compile(r"[\[(]?[\w.'-]{1,30}(?: [\w.'-]{1,30}){0,2}[\])]?\s?: ")
-_DATA = re.compile(r"[\[(<]?\d|[{}\[\]|<>#@$\\/]|\"")
-_CODE = re.compile(r"\w\(|[-=]>|==| = |\w_\w|[;{}]$|(?:import|def|class|function|const|var)\s")
-_MARK = re.compile(r"(?:[-*•]|\(?\d{1,3}[.)]|\*\*)\s*")
-_LABEL = re.compile(
-    r"\s*(?:#{1,6}\s*|\*\*)?(?:context|document|text|data|log|input|content|transcript|article|source|code|passage)"
-    r"s?(?:\*\*)?\s*:?(?:\*\*)?[ \t]*\r?\n",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"[^\W\d_]+")
-_INTRO = re.compile(
-    r"(?:here|below|above|attached|this|these|the|following|i|we|my|our|see|hi|hello|hey|dear|context|text|"
-    r"document|data|log|logs|code|article|transcript|input|content|email|source)\b",
-    re.IGNORECASE,
-)
-_THANKS = re.compile(
-    r"\W*(?:many )?(?:thanks|thank you|thx|cheers|danke|merci|gracias)\b.{0,60}", re.IGNORECASE
-)
 
 
 class Span(NamedTuple):
@@ -129,7 +97,7 @@ def _trimmed(text: str, span: Span, least: int) -> Span | None:
 
 def _long_parts(parts: Sequence[str], least: int) -> Iterator[Span]:
     """The long ones, if the others ask something."""
-    if not any(len(part) <= least and any(map(_asks, part.splitlines())) for part in parts):
+    if not any(len(part) <= least and any(map(asks, part.splitlines())) for part in parts):
         return
     start = 0
     for part in parts:
@@ -140,20 +108,36 @@ def _long_parts(parts: Sequence[str], least: int) -> Iterator[Span]:
 
 
 def _tagged(text: str) -> Iterator[Span]:
-    """From the first tag to the last one that ends its kind."""
-    opening = _TAG.search(text)
-    if opening is None:
+    """From the first tag to the last one that ends its kind, or what a single tag has in it alone."""
+    if _MARKUP.search(text[:_EDGE]):
         return
-    closing = text.rfind(f"</{opening[1]}>")
-    if closing <= opening.end() or _MARKUP.search(text[:_EDGE]):
-        return
-    several = (
-        opening[0] in text[opening.end() : closing] or f"</{opening[1]}>" in text[opening.end() : closing]
-    )
-    if several:  # with the tags between them
-        yield Span(opening.start(), closing + len(opening[1]) + 3)
-    else:
-        yield Span(opening.end(), closing)
+    span = Span(0, len(text))
+    for _ in range(5):
+        inside = _in_tag(text, span)
+        if inside is None:
+            break
+        span, single = inside
+        if not single:
+            break
+    if span != (0, len(text)):
+        yield span
+
+
+def _in_tag(text: str, around: Span) -> tuple[Span, bool] | None:
+    """What the first tag in a part has in it, and whether it is the only one of its kind."""
+    within = 0.8 * (around.end - around.start) if around.start else 0
+    for opening in islice(_TAG.finditer(text, *around), _MOST):
+        end = f"</{opening[1]}>"
+        closing = text.rfind(end, opening.end(), around.end)
+        if (
+            text.startswith(end, opening.end()) or closing - opening.end() <= within
+        ):  # a mention of it, or a small thing such as a name
+            continue
+        again = text.find(opening[0], opening.end(), closing), text.find(end, opening.end(), closing)
+        if max(again) < 0:
+            return Span(opening.end(), closing), True
+        return Span(opening.start(), closing + len(end)), False  # with the tags between them
+    return None
 
 
 def _fenced(text: str) -> Iterator[Span]:
@@ -183,9 +167,9 @@ def _ruled(text: str) -> Iterator[Span]:
     if len(rules) > 1 and _only_words(text[: first.start], text[last.end :]):
         yield Span(first.end, last.start)
     elif _only_words(text[: first.start]):
-        yield Span(first.end, len(text))
+        yield _bare(text, Span(first.end, _tail(text)))
     elif _only_words(text[last.end :]):
-        yield Span(0, last.start)
+        yield _bare(text, Span(_head(text), last.start))
 
 
 def _rules(text: str) -> list[Span]:
@@ -230,28 +214,65 @@ def _only_words(*texts: str) -> bool:
     lines = [line for text in texts for line in text[: _EDGE + 1].splitlines() if line.strip()]
     return (
         all(len(text) <= _EDGE for text in texts)
-        and any(map(_asks, lines))
-        and all(_is_prose(line) or _asks(line) for line in lines)
+        and any(map(asks, lines))
+        and all(is_prose(line) or asks(line) or is_label(line) for line in lines)
     )
 
 
 def _between_requests(text: str) -> Iterator[Span]:
     """Between what is asked at the beginning and at the end.
 
-    One end asks; where both seem to, one of them says so (`Question: …`): else it is not certain which does.
+    One end asks; where both seem to, they say the same, or labels tell the text from what is asked
+    (`Question: …`, `Context:`): else it is not certain which does.
     """
-    head, tail = _head(text), _tail(text)
+    head, tail = _head(text), _marked(text) or _tail(text)
     begins, ends = head > 0, tail < len(text)
-    if begins and ends and not (_is_marked(text[:head]) or _is_marked(text[tail:])):
-        return
-    if ends and not begins and (label := _LABEL.match(text)) is not None:
-        head = label.end()
-    if begins or ends:
-        yield Span(head, tail)
+    if ends and not begins:
+        head = _label_end(text)
+    bare = _bare(text, Span(head, tail))
+    labelled = bool(text[head : bare.start].strip() or text[bare.end : tail].strip())
+    same = text[:head].split() == text[tail:].split()
+    marked = is_marked(text[:head]) or is_marked(text[tail:])
+    if (begins or ends) and (begins != ends or labelled or same or marked):
+        yield bare
 
 
-def _is_marked(text: str) -> bool:
-    return any(_MARKER.match(line.strip()) for line in text.splitlines())
+def _marked(text: str) -> int:
+    """Where a label near the end says that a request follows, and is nowhere else; 0: there is none."""
+    groups, _ = _groups(text, Span(max(0, len(text) - _EDGE), len(text)))
+    for start, end in (line for group in groups for line in group):
+        found = MARKER.match(text[start:end].strip())
+        if found is not None and text.find(found[0]) >= start:
+            return start
+    return 0
+
+
+def _label_end(text: str) -> int:
+    """Where a text begins by a label near the beginning, before which are a person's words; 0 where there is
+    none.
+    """
+    groups, _ = _groups(text, Span(0, min(len(text), _EDGE)))
+    for start, end in (line for group in groups for line in group):
+        line = text[start:end]
+        if is_label(line) and LABEL.fullmatch(line.strip()):
+            return end
+        if not (is_prose(line) or asks(line) or is_label(line)):
+            break
+    return 0
+
+
+def _bare(text: str, span: Span) -> Span:
+    """Without labels and lines of dashes around it."""
+    start, end = span
+    while (line := text.find("\n", start, end)) >= 0 and (
+        not (first := text[start:line].strip()) or (is_label(first) and not CAPITALS.fullmatch(first))
+    ):
+        start = line + 1
+    while (line := text.rfind("\n", start, end)) >= 0 and (
+        not (last := text[line:end].strip()) or (is_label(last) and not CAPITALS.fullmatch(last))
+    ):
+        end = line
+    return Span(start, end + text.startswith("\n", end))
 
 
 def _head(text: str) -> int:
@@ -260,14 +281,14 @@ def _head(text: str) -> int:
     found = 0
     for number, group in enumerate(groups[:4]):
         lines = [text[start:end] for start, end in group]
-        asking = [at for at, line in enumerate(lines) if _asks(line)]
-        prose = all(_is_prose(line) or _asks(line) for line in lines)
+        asking = [at for at, line in enumerate(lines) if asks(line)]
+        prose = all(is_prose(line) or asks(line) for line in lines)
         cut = number == len(groups) - 1 and not whole
         introduces = (
-            prose and not cut and sum(map(len, lines)) <= _LINE and bool(_INTRO.match(lines[0].strip()))
+            prose and not cut and sum(map(len, lines)) <= LINE and bool(INTRO.match(lines[0].strip()))
         )
-        if asking and asking[0] <= 3 and all(map(_is_prose, lines[: asking[0]])) and (not found or prose):
-            if prose and not cut and sum(map(len, lines)) <= _LINE and len(lines) - len(asking) <= _TOLD:
+        if asking and asking[0] <= 3 and all(map(is_prose, lines[: asking[0]])) and (not found or prose):
+            if prose and not cut and sum(map(len, lines)) <= LINE and len(lines) - len(asking) <= _TOLD:
                 found = group[-1].end
                 continue
             last = asking[0]
@@ -287,18 +308,12 @@ def _tail(text: str) -> int:
     found = len(text)
     for number, group in enumerate(reversed(groups)):
         lines = [text[start:end] for start, end in group]
-        asking = [at for at, line in enumerate(lines) if _asks(line)]
-        prose = all(_is_prose(line) or _asks(line) for line in lines)
+        asking = [at for at, line in enumerate(lines) if asks(line)]
+        prose = all(is_prose(line) or asks(line) for line in lines)
         cut = number == len(groups) - 1 and not whole
-        short = sum(map(len, lines)) <= _LINE and not cut and len(lines) - len(asking) <= _TOLD
+        short = sum(map(len, lines)) <= LINE and not cut and len(lines) - len(asking) <= _TOLD
         further = found < len(text)
-        if (
-            not further
-            and short
-            and number == 0
-            and not asking
-            and _THANKS.fullmatch(" ".join(lines).strip())
-        ):
+        if not further and short and number == 0 and not asking and THANKS.fullmatch(" ".join(lines).strip()):
             continue
         if not asking or (further and not (short and prose and _goes_on(lines))):
             break
@@ -316,7 +331,7 @@ def _tail(text: str) -> int:
 
 def _goes_on(lines: Sequence[str]) -> bool:
     """Whether what is asked began with these lines, and goes on in what stands behind them."""
-    return lines[-1].rstrip().endswith(":") or bool(_MARKER.match(lines[0].strip()))
+    return lines[-1].rstrip().endswith(":") or bool(MARKER.match(lines[0].strip()))
 
 
 def _groups(text: str, window: Span) -> tuple[list[list[Span]], bool]:
@@ -337,27 +352,3 @@ def _groups(text: str, window: Span) -> tuple[list[list[Span]], bool]:
         elif groups[-1]:
             groups.append([])
     return [group for group in groups if group], window == Span(0, len(text))
-
-
-def _asks(line: str) -> bool:
-    """Whether a line is a request of a person's, as far as it can be seen."""
-    asked = _MARK.sub("", line.strip(), count=1)
-    if _MARKER.match(line.strip()) and len(line) <= _LINE:
-        return True
-    if not _is_wordy(line) or line.startswith(("    ", "\t")) or _SPEAKER.match(asked):
-        return False
-    if _QUESTION.search(asked):
-        return True
-    return not _CODE.search(asked) and bool(_VERB.match(asked) or _ASKER.match(asked) or _WISH.search(asked))
-
-
-def _is_prose(line: str) -> bool:
-    """Whether a line is of words, and neither data nor code."""
-    return _is_wordy(line) and not _CODE.search(line.strip())
-
-
-def _is_wordy(line: str) -> bool:
-    line = _MARK.sub("", line.strip(), count=1)
-    if not line or len(line) > _LINE or "\t" in line or _DATA.match(line):
-        return False
-    return sum(one.isalpha() or one in " ,.?!'’" for one in line) >= 0.75 * len(line)

@@ -84,10 +84,7 @@ MESSAGES: dict[str, tuple[Any, str, list[str]]] = {
         f'<documents>\n<document index="1">\n<source>a.log</source>\n<document_content>\n{LOG}</document_content>\n'
         f"</document>\n</documents>\n\nHow many failed?",
         "How many failed?",
-        [
-            f'<document index="1">\n<source>a.log</source>\n<document_content>\n{LOG}</document_content>\n'
-            "</document>\n"
-        ],
+        [LOG],
     ),
     "a chat program's template of retrieved passages": (RAG.format(LOG), "How many requests failed?", [LOG]),
     "a library's template of retrieved passages": (
@@ -145,6 +142,41 @@ MESSAGES: dict[str, tuple[Any, str, list[str]]] = {
         [LOG.replace("\n", "\r\n")],
     ),
 }
+
+
+TEMPLATES = [
+    "Context:\n{}\n---\nNow here is the question you need to answer.\n\nQuestion: How many failed?\n",
+    "You have the following information:\nDOCUMENT:\n{}\n--\nQUESTION:\nHow many failed?\n--\nINSTRUCTIONS:\n"
+    "Answer by the DOCUMENT alone.\n",
+    "Use the following context, inside <context></context> XML tags.\n\t<context>\n{}\n\t</context>\n\n\tWhen you "
+    "answer:\n\t- If you don't know, say so.\n\tQuery: How many failed?",
+    "You answer by the context alone.\n\nCONTEXT:\n\n{}\n\nQuestion: How many failed?\n\nAnswer:\n",
+    "\n[SYSTEM INSTRUCTION]\nYou answer the query by the context.\n--- CONTEXT START ---\n\n{}\n--- CONTEXT END "
+    "---\nINSTRUCTIONS:\n1. Use all of it.\nUSER QUERY: How many failed?\n",
+    "Context information is below.\n---------------------\n{}\n---------------------\nGiven this and no prior "
+    "knowledge, answer the query.\nQuery: How many failed?\nAnswer: ",
+    "Use these pieces of context to answer the question. \nIf you don't know, say so.\n----------------\n{}\n\nHow "
+    "many failed?",
+    'How many failed?\n\n<attachments>\n<attachment name="a.log">\n{}\n</attachment>\n</attachments>',
+    "Answer the question by the relevant context.\nContext:\n    [CONTEXT 0]:\n{}\n[END CONTEXT 0]\n\nHow many "
+    "failed?",
+    "## Log\n{}\n\n## Task\nHow many failed?",
+    "**Question:** How many failed?\n\n**Log:**\n{}",
+    "<question>How many failed?</question>\n\n{}",
+    "How many failed?\n\n{}\n\nHow many failed?",
+    "You are an engineer. Tell me from the log below how many failed.\n\n{}",
+    "Hallo,\n\nkannst du mir sagen, wie viele fehlschlugen? Danke! How many failed?\n\n{}",
+    "{}\n\nsee https://example.org/a?b=c and tell me how many failed",
+]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("text", [LOG, CODE], ids=["log", "code"])
+def test_templates_of_other_programs_are_told_from_the_text_in_them(template: str, text: str) -> None:
+    found = composed(template.format(text))
+    assert [file.data.decode().strip() for file in found.files] == [text.strip()]
+    assert "how many failed" in found.text.lower()
+    assert "leave it out when you count" not in found.text
 
 
 @pytest.mark.parametrize("name", MESSAGES)

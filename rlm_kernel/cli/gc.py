@@ -28,11 +28,13 @@ def gc(
 
     They remain from crashes, killed commands and earlier versions. Only your own are removed, and nothing
     that a session still needs. Traces in trace.dir of runs that were killed are completed from their
-    journals.
+    journals, and keep the files that the runs kept beside them. Where such files are left without a trace,
+    they are named, and stay.
     """
     from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import image_tag
+    from rlm_kernel.session.besides import without_trace
     from rlm_kernel.trace.reader import fold_all
 
     settings = options.settings()
@@ -45,6 +47,7 @@ def gc(
             found.append(leftover)
             if not as_json:
                 typer.echo(f"{leftover.kind:10} {leftover.size / 1e6:9,.1f} MB  {printable(leftover.name)}")
+    alone = list(without_trace(settings.trace.dir))
     if as_json:
         import json
         from dataclasses import asdict
@@ -52,11 +55,22 @@ def gc(
         traces = [str(path) for path in completed]
         typer.echo(
             json.dumps(
-                {"dry_run": dry_run, "removed": [asdict(leftover) for leftover in found], "completed": traces}
+                {
+                    "dry_run": dry_run,
+                    "removed": [asdict(leftover) for leftover in found],
+                    "completed": traces,
+                    "without_trace": [{"path": str(one.path), "size": one.size} for one in alone],
+                }
             )
         )
     else:
         for path in completed:
             typer.echo(f"rlm: the trace of a killed run was completed: {printable(str(path))}", err=True)
+        for one in alone:
+            typer.echo(
+                f"rlm: without its trace, kept: {printable(str(one.path))} ({one.size / 1e6:,.1f} MB). "
+                "Remove it unless you moved the trace and want to replay it.",
+                err=True,
+            )
         done = "would be removed" if dry_run else "removed"
         typer.echo(f"rlm: {len(found) or 'nothing'} {done}", err=True)

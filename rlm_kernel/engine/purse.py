@@ -20,7 +20,7 @@ from rlm_kernel.engine.values import Completion
 from rlm_kernel.errors import BudgetExceeded
 
 BATCH: Final = "batch"
-"""`BudgetExceeded.limit` of what a purse refuses."""
+"""`BudgetExceeded.limit` of what a purse refuses, whoever shares it."""
 _REMEMBERED = 10_000
 """Tickets that were given up, and whose requests may still be on their way."""
 
@@ -115,9 +115,7 @@ class RemotePurse:
             self._end(ticket, NOTHING)  # it may be admitted all the same
             raise
         if refusal:
-            raise BudgetExceeded(
-                refusal, limit=BATCH, hint="Allow the batch more, and ask this question again."
-            )
+            raise BudgetExceeded(refusal, limit=BATCH, hint="Allow more in all, and ask this question again.")
         try:
             yield payment
         finally:
@@ -149,9 +147,10 @@ class LocalPurse:
         tokens: int | None = None,
         calls: int | None = None,
         spent: Spent | None = None,
+        whose: str = "The batch",
     ) -> None:
-        """The limits, as of `Spent`; None is no limit. `spent`: what an earlier part of the batch has
-        used.
+        """The limits, as of `Spent`; None is no limit. `spent`: what earlier runs have used, which counts
+        against them. `whose` limits they are, for people.
         """
         self._limits: dict[Literal["cost", "tokens", "calls"], float | None] = {
             "cost": cost,
@@ -159,6 +158,7 @@ class LocalPurse:
             "calls": calls,
         }
         self._spent = spent or Spent()
+        self._whose = whose
         self._admission = Admission(self._left_for)
         self._held: dict[Ticket, tuple[int, Asked]] = {}
         self._waiting: set[Ticket] = set()
@@ -170,6 +170,13 @@ class LocalPurse:
     def spent(self) -> Spent:
         return self._spent
 
+    def allow(self, *, cost: float | None = None, tokens: int | None = None) -> None:
+        """From now on so much may be used in all, with what was used before; None is no limit. Calls that
+        wait are looked at again.
+        """
+        self._limits |= {"cost": cost, "tokens": tokens}
+        self._admission.look_again()
+
     def check(self) -> None:
         """Raise BudgetExceeded, with `limit="batch"`, if nothing is left, as of a question to be begun."""
         for name, limit in self._limits.items():
@@ -177,7 +184,7 @@ class LocalPurse:
             if limit is not None and spent >= limit - ROUNDING:
                 end = unit(name)
                 raise BudgetExceeded(
-                    f"The batch's limit of {name} is reached: {spent:.6g} of {limit:g}{end} used.",
+                    f"{self._whose}'s limit of {name} is reached: {spent:.6g} of {limit:g}{end} used.",
                     limit=BATCH,
                 )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlm_kernel.errors import RLMError, UsageError
-from rlm_kernel.mcpserver.budget import Kernels
+from rlm_kernel.mcpserver.kernels import Kernels
 from rlm_kernel.scratch import Scratch
 
 _T = TypeVar("_T")

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import Settings, load_settings
 from rlm_kernel.engine.protocols import Models, as_json
-from rlm_kernel.errors import RLMError, UsageError
+from rlm_kernel.engine.purse import LocalPurse
+from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
 from rlm_kernel.mcpserver import asked, paths
-from rlm_kernel.mcpserver.budget import Budget, Kernels, Share
 from rlm_kernel.mcpserver.clients import Client, Kept
+from rlm_kernel.mcpserver.kernels import Kernels
 from rlm_kernel.mcpserver.progress import Progress
 from rlm_kernel.mcpserver.tracetexts import shown
 from rlm_kernel.sandbox.searching import Search
@@ -75,7 +76,8 @@ class Doing:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.budget = Budget(rules.total_cost)
+        self.purse = LocalPurse(cost=rules.total_cost, whose="The server")
+        """Which all questions share."""
         self.kernels = Kernels(rules.kernels)
         self._usual = rules.settings({})
 
@@ -86,24 +88,24 @@ class Doing:
     async def ask(self, client: Client, given: asked.Ask, roots: Sequence[Path], progress: Progress) -> Told:
         """Answer a question, in a container of its own."""
         files = await self._files(given.paths, given.text, roots)
-        with self._share(given) as share:
-            settings = self.rules.settings(self._limits(given, share) | {"root_llm.model": given.model})
-            trace = trace_path(settings, given.question, None)
-            trace = trace.with_stem(f"{trace.stem}-{client.new_name()[1:9]}")  # many ask at the same second
-            try:
-                async with self.kernels.one(), progress.told():
-                    result = await ask(
-                        given.question,
-                        given.text if given.text is not None else files or None,
-                        settings=settings,
-                        trace=trace,
-                        models=self.rules.models,
-                        view=_paying(progress, share),
-                        say=progress.say,
-                    )
-            finally:
-                if trace.exists():  # of a failed run, too
-                    client.remember(trace)
+        settings = self.rules.settings(self._limits(given) | {"root_llm.model": given.model})
+        trace = trace_path(settings, given.question, None)
+        trace = trace.with_stem(f"{trace.stem}-{client.new_name()[1:9]}")  # many ask at the same second
+        try:
+            async with self.kernels.one(), progress.told():
+                result = await ask(
+                    given.question,
+                    given.text if given.text is not None else files or None,
+                    settings=settings,
+                    trace=trace,
+                    models=self.rules.models,
+                    view=progress.hear,
+                    say=progress.say,
+                    purse=self.purse,
+                )
+        finally:
+            if trace.exists():  # of a failed run, too
+                client.remember(trace)
         return _answer(result)
 
     async def session_start(
@@ -149,13 +151,13 @@ class Doing:
     ) -> Told:
         """Answer a question in a session."""
         async with self._using(client, given.session) as kept:
-            with self._share(given) as share:
-                changes = self._limits(given, share)
-                async with (
-                    progress.told(),
-                    self._opened(client, kept.name, changes, (), False, progress, share) as session,
-                ):
-                    result = await session.ask(given.question)
+            changes = self._limits(given)
+            async with (
+                progress.told(),
+                self._opened(client, kept.name, changes, (), False, progress) as session,
+            ):
+                session.purse = self.purse
+                result = await session.ask(given.question)
         return _answer(result)
 
     async def session_status(
@@ -229,17 +231,20 @@ class Doing:
             raise UsageError("Give `paths` or `text`, and not both.")
         return await asyncio.to_thread(paths.allowed, given, self.rules.folders or roots)
 
-    @contextlib.contextmanager
-    def _share(self, given: asked.Ask | asked.SessionAsk) -> Iterator[Share]:
-        usual = self._usual.limits.cost
-        with self.budget.share(_least(usual, given.max_cost)) as share:
-            yield share
+    def _limits(self, given: asked.Ask | asked.SessionAsk) -> dict[str, Any]:
+        """A question's limits: the client's, below the server's own and what is left of its total.
 
-    def _limits(self, given: asked.Ask | asked.SessionAsk, share: Share) -> dict[str, Any]:
-        """A question's limits: the client's, below the server's own."""
-        usual = self._usual.limits
+        Raises BudgetExceeded where nothing is left.
+        """
+        try:
+            self.purse.check()
+        except BudgetExceeded as error:
+            error.hint = "Start the server with more: --total-cost."
+            raise
+        usual, total = self._usual.limits, self.rules.total_cost
+        left = None if total is None else total - self.purse.spent.cost
         return {
-            "limits.cost": share.limit,
+            "limits.cost": _least(_least(usual.cost, given.max_cost), left),
             "limits.seconds": _least(usual.seconds, given.max_seconds),
             "limits.turns": given.max_turns and min(usual.turns, given.max_turns),
         }
@@ -256,7 +261,6 @@ class Doing:
         files: Sequence[Path],
         new: bool,
         progress: Progress,
-        share: Share | None = None,
         *,
         models: bool = True,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
@@ -269,7 +273,7 @@ class Doing:
             changes=self._changes(client, changes),
             models=self.rules.models,
             with_models=models,
-            view=_paying(progress, share),
+            view=progress.hear,
             say=progress.say,
         )
 
@@ -291,17 +295,6 @@ class Doing:
 def _least(one: float | None, other: float | None) -> float | None:
     """The lower of two limits."""
     return min((each for each in (one, other) if each is not None), default=None)
-
-
-def _paying(progress: Progress, share: Share | None) -> Any:
-    """Who hears a run: its progress, and what it has cost by its end, however that comes."""
-
-    def hear(event: Any) -> None:
-        progress.hear(event)
-        if share is not None:
-            share.spent = progress.cost
-
-    return hear
 
 
 def _written(path: Path, text: str) -> Path:

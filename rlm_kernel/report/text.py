@@ -38,7 +38,7 @@ _ENDED = {
     "interrupted": "interrupted",
     "error": "failed",
     "no_answer": "no answer",
-    "batch": "the batch's budget was used up",
+    "batch": "the budget that it shared was used up",
 }
 
 

@@ -107,7 +107,7 @@ class Exchange:
         except Refused as refused:
             return wire.failed(refused)
         # Programs that know of no reasoning show it with the answer behind it.
-        said = self._reply.thought("\n\n") + b"".join(map(self._reply.said, wire.pieces(answered.text)))
+        said = self._reply.thought("\n\n") + self._reply.said(answered)
         return said + self._reply.last(answered, with_usage=self._chat.usage) + wire.DONE
 
     def _outcome(self, run: asyncio.Task[wire.Answered]) -> wire.Answered:

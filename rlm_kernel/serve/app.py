@@ -106,7 +106,7 @@ class Completions:
                     != "application/json"
                 ):
                     raise Refused(415, "The content type is to be application/json.")
-                self._service.keys.rest(key)
+                self._service.accounts.of(key).left()
                 await stack.enter_async_context(self._service.turns.entered(key.name))
                 chat = await asyncio.to_thread(read_chat, await self._body(request))
                 exchange = Exchange(self._service, chat, key)

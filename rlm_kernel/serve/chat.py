@@ -11,6 +11,7 @@ from typing import Any
 
 from rlm_kernel import bounded
 from rlm_kernel.serve.parts import Attached, clean, content_of, distinct
+from rlm_kernel.serve.pasted import outside_of, pasted
 from rlm_kernel.serve.refusals import bad
 
 MAX_MESSAGES = 10_000
@@ -30,6 +31,10 @@ _SHOWN = 4
 """A long message shows a part of so many of what is not long, at its beginning and at its end."""
 _TALK = 4
 """Earlier messages, and instructions, stand in the question as long as they are not so many times long."""
+_SOMEWHERE = (
+    "(A long message. What it asks stands in it, most likely at its beginning or its end, and is in its file "
+    "{name}, too: leave it out when you count or search there.)"
+)
 _SIDE = re.compile(
     r"\A\s*#{0,4}\s*Task:?\s*(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
     re.IGNORECASE,
@@ -43,11 +48,14 @@ _TITLE = re.compile(
 
 @dataclass(frozen=True)
 class Said:
-    """A message. `text` without what its files hold."""
+    """A message. `text` without what its files hold; the `parts` of its content, with line ends between,
+    make it.
+    """
 
     role: str
     text: str
     files: Sequence[Attached] = ()
+    parts: Sequence[str] = ()
 
     def digest(self) -> str:
         """The same for what is said in the same words, whatever spaces and thoughts a program adds."""
@@ -58,7 +66,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Chat:
-    """What a request asks. `before` and `after` are messages around the question, without instructions."""
+    """What a request asks. `before` and `after` are messages around the question, without instructions.
+
+    `call`: the function that the answer is to call, whose arguments fit the `schema`; "" for none.
+    """
 
     model: str
     question: Said
@@ -66,6 +77,7 @@ class Chat:
     before: Sequence[Said] = ()
     after: Sequence[Said] = ()
     schema: Mapping[str, Any] | None = None
+    call: str = ""
     stop: Sequence[str] = ()
     stream: bool = False
     usage: bool = False
@@ -102,7 +114,7 @@ class Composed:
 
 
 def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "") -> Composed:
-    """Short messages are the question, long ones and files its context.
+    """Short messages are the question, files and what was pasted into long ones its context.
 
     `goes_on`: the kernel has heard what was said before, and these instructions.
     """
@@ -112,23 +124,23 @@ def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "
         files.extend(said.files)
         if len(said.text) <= most:
             return said.text
-        files.append(Attached(name, said.text.encode()))
-        return _ends(said.text, name, long // _SHOWN)
+        text, made = _parted(said, name, long) if said.role == "user" else _kept(said.text, name, long)
+        files.extend(made)
+        return text
 
-    asked = shortened(chat.question, f"message-{len(chat.before) + 1}.txt")
+    asked = shortened(chat.question, f"message-{len(chat.before) + 1}")
     parts = [asked or "Say what the attached files are about."]
     earlier = [] if goes_on else [*chat.before, *chat.after]
     lines = [
-        f"{_ROLES[one.role]}: {shortened(one, f'message-{number}.txt')}"
-        for number, one in enumerate(earlier, 1)
+        f"{_ROLES[one.role]}: {shortened(one, f'message-{number}')}" for number, one in enumerate(earlier, 1)
     ]
     if talk := "\n\n".join(lines):
         if len(talk) > _TALK * long:
-            files.append(Attached("conversation.txt", talk.encode()))
-            talk = _ends(talk, "conversation.txt", long // _SHOWN)
+            talk, made = _kept(talk, "conversation", long)
+            files += made
         parts.append(f"What was said before this question:\n{talk}")
     if chat.instructions and not (goes_on and chat.instructions == instructed):
-        told = shortened(Said("system", chat.instructions), "instructions.txt", _TALK * long)
+        told = shortened(Said("system", chat.instructions), "instructions", _TALK * long)
         parts.append(f"Instructions of the chat program:\n{told}")
     found = distinct(files)
     if found:
@@ -138,11 +150,32 @@ def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "
     return Composed("\n\n".join(parts), found, chat.instructions)
 
 
-def _ends(text: str, name: str, shown: int) -> str:
-    return (
-        f"[{len(text):,} characters, all of which are in the file {name}; it begins:]\n{text[:shown]}\n"
-        f"[…; it ends:]\n{text[-shown:]}"
-    )
+def _kept(text: str, name: str, long: int) -> tuple[str, list[Attached]]:
+    """A long text as a file, and what is shown of it."""
+    file = Attached(f"{name}.txt", text.encode())
+    about = f"{len(text):,} characters, all of which are in the file {file.name}"
+    return _ends(text, about, long // _SHOWN), [file]
+
+
+def _parted(said: Said, name: str, long: int) -> tuple[str, list[Attached]]:
+    """What a long message of the user's asks, and as files what was pasted into it. No character is lost."""
+    spans = pasted(said.text, said.parts, long)
+    if not spans:
+        text, made = _kept(said.text, name, long)
+        return f"{_SOMEWHERE.format(name=made[0].name)}\n{text}", made
+    asked, files = outside_of(said.text, spans), list[Attached]()
+    pieces = [asked[0].strip()]
+    for number, (span, behind) in enumerate(zip(spans, asked[1:], strict=True), 1):
+        numbered = f"{name}-{number}" if len(spans) > 1 else name
+        text, made = _kept(said.text[span.start : span.end], numbered, long // len(spans))
+        files += made
+        pieces += [text, behind.strip()]
+    return "\n\n".join(piece for piece in pieces if piece), files
+
+
+def _ends(text: str, about: str, shown: int) -> str:
+    parts = f"[{about}; it begins:]", text[:shown], "[…; it ends:]", text[-shown:], "[End of what is shown.]"
+    return "\n".join(parts)
 
 
 def read_chat(body: bytes | bytearray) -> Chat:
@@ -167,10 +200,12 @@ def read_chat(body: bytes | bytearray) -> Chat:
     said = [_said(message, number) for number, message in enumerate(messages)]
     _refuse_what_is_not_done(given)
     options = given.get("stream_options")
+    call, schema = _forced(given)
     return Chat(
         model=_text(given, "model") or "rlm",
         **_around_question(said),
-        schema=_schema(given.get("response_format")),
+        schema=schema or _schema(given.get("response_format")),
+        call=call,
         stop=_stops(given.get("stop")),
         stream=_flag(given, "stream"),
         usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -208,11 +243,12 @@ def _said(message: Any, number: int) -> Said:
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise bad(f"A role is one of {', '.join(_ROLES)}.", f"{where}.role")
-    text, files = content_of(message.get("content"), f"{where}.content")
+    parts, files = content_of(message.get("content"), f"{where}.content")
+    text = "\n".join(parts)
     calls = message.get("tool_calls")
     for call in calls[:100] if isinstance(calls, list) else ():
         text += f"\n[calls the tool {clean(json.dumps(call, ensure_ascii=False))[:1_000]}]"
-    return Said(role, text, tuple(files))
+    return Said(role, text, tuple(files), parts)
 
 
 def _refuse_what_is_not_done(given: Mapping[str, Any]) -> None:
@@ -221,14 +257,42 @@ def _refuse_what_is_not_done(given: Mapping[str, Any]) -> None:
         raise bad("There is one answer to a question: n is to be 1.", "n")
     if given.get("logprobs") or given.get("top_logprobs"):
         raise bad("Log probabilities are not known here.", "logprobs")
-    choice = given.get("tool_choice")
-    if choice not in (None, "auto", "none"):
-        raise bad("An RLM calls no tools of its clients: tool_choice is auto or none.", "tool_choice")
     if given.get("function_call") not in (None, "auto", "none"):
         raise bad("An RLM calls no functions of its clients.", "function_call")
     kinds = given.get("modalities")
     if given.get("audio") is not None or (isinstance(kinds, list) and kinds != ["text"]):
         raise bad("Answers are texts.", "modalities")
+
+
+def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
+    """The name of the only function that may be called, and the schema of its arguments; "" where an answer
+    in words will do.
+
+    So libraries ask for data: the answer then is that call. Raises Refused for a choice among several.
+    """
+    choice, tools = given.get("tool_choice"), given.get("tools")
+    if choice in (None, "auto", "none"):
+        return "", None
+    listed = (
+        [one.get("function") for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
+    )
+    functions = {
+        one["name"]: one for one in listed if isinstance(one, dict) and isinstance(one.get("name"), str)
+    }
+    wanted = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(wanted, dict):
+        functions = {name: one for name, one in functions.items() if name == wanted.get("name")}
+    if len(functions) != 1 or not (choice == "required" or isinstance(wanted, dict)):
+        raise bad(
+            "An RLM calls no tools of its clients. tool_choice is auto or none, or forces one function of "
+            "tools, whose arguments are the answer then.",
+            "tool_choice",
+        )
+    ((name, function),) = functions.items()
+    schema = function.get("parameters") or {"type": "object"}
+    if not isinstance(schema, dict) or not bounded.shallow(schema):
+        raise bad("The parameters of the function are no schema, or nested too deep.", "tools")
+    return clean(name)[:200], schema
 
 
 def _schema(given: Any) -> Mapping[str, Any] | None:

@@ -48,12 +48,12 @@ class Attached:
         return sha256(self.data).hexdigest()
 
 
-def content_of(content: Any, where: str) -> tuple[str, list[Attached]]:
-    """The text of a message and its files. `where` it stands, for people. Raises Refused."""
+def content_of(content: Any, where: str) -> tuple[list[str], list[Attached]]:
+    """The texts of a message and its files. `where` it stands, for people. Raises Refused."""
     if content is None:
-        return "", []
+        return [], []
     if isinstance(content, str):
-        return clean(content), []
+        return [clean(content)], []
     if isinstance(content, Mapping):
         content = [content]
     if not isinstance(content, list):
@@ -66,7 +66,7 @@ def content_of(content: Any, where: str) -> tuple[str, list[Attached]]:
         text, file = _part(part, f"{where}[{number}]", len(files) + 1)
         texts += [text] if text else []
         files += [file] if file is not None else []
-    return "\n".join(texts), files
+    return texts, files
 
 
 def clean(text: str) -> str:

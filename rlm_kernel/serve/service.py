@@ -8,18 +8,20 @@ import ipaddress
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, load_settings, parse_size
+from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Models
-from rlm_kernel.engine.totals import Totals
+from rlm_kernel.engine.purse import Purse
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.scratch import scratch
+from rlm_kernel.serve.accounts import Account, Accounts
 from rlm_kernel.serve.chat import Chat, compose
 from rlm_kernel.serve.files import ClientFiles
 from rlm_kernel.serve.kernels import Kernel, Kernels, new_name
@@ -74,9 +76,12 @@ class Job:
 class Service:
     """What answers. Made by `serving`."""
 
-    def __init__(self, settings: Settings, models: ModelSet, keys: Keys, at_once: int) -> None:
+    def __init__(
+        self, settings: Settings, models: ModelSet, keys: Keys, accounts: Accounts, at_once: int
+    ) -> None:
         self.settings = settings
         self.keys = keys
+        self.accounts = accounts
         self.turns = Turns(at_once, settings.serve.waiting, shared=keys.needed)
         self.kernels = Kernels(settings.serve.chats, settings.serve.idle)
         self.files = ClientFiles(
@@ -137,21 +142,17 @@ class Service:
                 job.key.at_once,
                 lambda place: job.reasoning.say(f"Waiting for a turn: number {place} in the line."),
             ):
-                with self._limited(job.key) as settings:
-                    try:
-                        if job.kernel is None:
-                            return await self._said(job)
-                        return await self._asked(job, job.kernel, settings)
-                    finally:
-                        await asyncio.shield(asyncio.to_thread(self._spend, job))
-                        await self._settle(job)
+                account = self.accounts.of(job.key)
+                settings = self._limited(account)
+                try:
+                    if job.kernel is None:
+                        return await self._said(job, account)
+                    return await self._asked(job, job.kernel, settings, account)
+                finally:
+                    await asyncio.shield(self.accounts.keep())
+                    await self._settle(job)
         finally:
             await self._settle(job)
-
-    def _spend(self, job: Job) -> None:
-        """Blocking."""
-        used = job.reasoning.totals.usage
-        self.keys.spend(job.key, job.reasoning.totals.known_cost, used.prompt + used.completion)
 
     async def _settle(self, job: Job) -> None:
         """Keep the kernel of a chat that was answered, and end that of any other."""
@@ -164,7 +165,7 @@ class Service:
         else:
             await asyncio.shield(self.kernels.end(kernel))
 
-    async def _asked(self, job: Job, kernel: Kernel, settings: Settings) -> Answered:
+    async def _asked(self, job: Job, kernel: Kernel, settings: Settings, purse: Purse) -> Answered:
         """Answered in the chat's kernel."""
         composed = compose(
             job.chat, self.settings.serve.long, goes_on=job.goes_on, instructed=kernel.instructions
@@ -193,10 +194,12 @@ class Service:
         assert session is not None
         kernel.instructions = composed.instructions
         session.host = replace(session.host, settings=settings, say=job.reasoning.say)
+        session.purse = purse
         if files:
             await session.load(files)
         answered = self._answered(job, await session.ask(composed.text, schema=job.chat.schema))
-        job.known_as = job.chat.known_as(job.key.name, answered.text)
+        if not answered.call:
+            job.known_as = job.chat.known_as(job.key.name, answered.text)
         return answered
 
     async def _keep(self, kernel: Kernel, files: Sequence[Attached]) -> list[Path]:
@@ -233,23 +236,19 @@ class Service:
                 await self._room(0)
             await asyncio.sleep(_SWEEP_SECONDS)
 
-    async def _said(self, job: Job) -> Answered:
+    async def _said(self, job: Job, purse: Purse) -> Answered:
         """What a chat program asks for its own sake: the sub model says it, without a kernel."""
         chat = job.chat
         told = [{"role": "system", "content": chat.instructions}] if chat.instructions else []
         told += [{"role": one.role, "content": one.text} for one in chat.before[-4:] if one.role != "tool"]
         told += [{"role": "user", "content": chat.question.text[-_SIDE_SHOWN:]}]
-        reply = await self._models.models.complete(told, role="sub")
+        ledger = Ledger(Limits(), purse=purse)
+        async with ledger.call("sub", sum(len(one["content"]) for one in told)) as call:
+            call.sent()
+            reply = await self._models.models.complete(told, role="sub")
+            call.settle(reply)
         text, finish = _cut(reply.text, chat)
-        totals = Totals(
-            calls=1,
-            sub_usage=reply.usage,
-            known_cost=reply.cost or 0.0,
-            unpriced=int(reply.cost is None),
-            seconds=reply.seconds,
-        )
-        job.reasoning.totals = totals
-        return Answered(text, finish or "stop", "answered", "", totals)
+        return Answered(text, finish or "stop", "answered", "", ledger.totals())
 
     def _answered(self, job: Job, result: Result) -> Answered:
         if result.answer is None and result.stop_reason == "error":
@@ -257,6 +256,10 @@ class Service:
         text, finish = str(result), "length" if result.forced or result.answer is None else "stop"
         if job.chat.schema is not None and result.value is not None:
             text = json.dumps(result.value, ensure_ascii=False)
+        if job.chat.call and result.value is not None:
+            return Answered(
+                text, "tool_calls", result.stop_reason, result.trace.name, result.totals, job.chat.call
+            )
         text, cut = _cut(text, job.chat)
         return Answered(text, cut or finish, result.stop_reason, result.trace.name, result.totals)
 
@@ -265,18 +268,18 @@ class Service:
             return self._models.models
         return self._models.led_by(name.partition("/")[2], self.settings).models
 
-    @contextlib.contextmanager
-    def _limited(self, key: Key) -> Iterator[Settings]:
-        """The settings with a share of what is left to a key as limits, which is held back for as long as
-        the question runs. Raises Refused.
+    def _limited(self, account: Account) -> Settings:
+        """The settings with what is left to a key as limits: so a question that has all of it to itself keeps
+        some back for its last answer. Raises Refused.
         """
-        limits, own = self.settings.limits, dict[str, Any]()
-        with self.keys.holding(key, self.turns.at_once) as (cost, tokens):
-            if cost is not None:
-                own["cost"] = min(cost, limits.cost if limits.cost is not None else cost)
-            if tokens is not None:
-                own["tokens"] = min(tokens, limits.tokens if limits.tokens is not None else tokens)
-            yield self.settings.model_copy(update={"limits": limits.model_copy(update=own)})
+        limits = self.settings.limits
+        left = dict(zip(("cost", "tokens"), account.left(), strict=True))
+        own = {
+            name: most if (limit := getattr(limits, name)) is None else min(most, limit)
+            for name, most in left.items()
+            if most is not None
+        }
+        return self.settings.model_copy(update={"limits": limits.model_copy(update=own)})
 
     async def _make_room(self, settings: Settings) -> None:
         """Kernels that only wait give way to one that is wanted."""
@@ -324,13 +327,14 @@ async def serving(
         given |= own
         settings = load_settings(config_file, given)
         keys = await asyncio.to_thread(Keys, settings.serve.keys)
+        accounts = await asyncio.to_thread(Accounts, settings.serve.keys)
         if not keys.needed and not _is_loopback(settings.serve.host):
             raise UsageError(
                 f"Without keys only this machine may ask, and {settings.serve.host} is open to others.",
                 hint="rlm serve --key-file FILE --new-key NAME makes a key; or leave --host out.",
             )
         async with models_of(settings, models, say) as opened:
-            service = Service(settings, opened, keys, await _at_once(settings))
+            service = Service(settings, opened, keys, accounts, await _at_once(settings))
             service.config_file, service.changes = config_file, given
             service.tools, service.say = tools, say
             sweeping = asyncio.get_running_loop().create_task(service.sweep())

@@ -21,13 +21,16 @@ PIECE = 4_000
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of a request. `finish`: OpenAI's finish reason."""
+    """What came of a request. `finish`: OpenAI's finish reason. `call`: the function that is called with the
+    text as its arguments; "" for an answer in words.
+    """
 
     text: str
     finish: str
     stop_reason: str
     trace: str
     totals: Totals
+    call: str = ""
 
     def about(self) -> dict[str, Any]:
         """The field `rlm`, which OpenAI's have not."""
@@ -67,7 +70,9 @@ class Reply:
 
     def whole(self, answered: Answered, reasoning: str) -> dict[str, Any]:
         """The answer to a request that is no stream."""
-        message = {"role": "assistant", "content": answered.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": answered.text, "refusal": None}
+        if answered.call:
+            message |= {"content": None, "tool_calls": [self._call(answered)]}
         message |= {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answered.finish}
         return {
@@ -84,8 +89,11 @@ class Reply:
         """A piece of reasoning, under both names that programs read."""
         return self._piece({"reasoning_content": text, "reasoning": text})
 
-    def said(self, text: str) -> bytes:
-        return self._piece({"content": text})
+    def said(self, answered: Answered) -> bytes:
+        """The answer, in pieces."""
+        if answered.call:
+            return self._piece({"tool_calls": [{"index": 0, **self._call(answered)}]})
+        return b"".join(self._piece({"content": text}) for text in pieces(answered.text))
 
     def last(self, answered: Answered, *, with_usage: bool) -> bytes:
         """The end of the answer, and its usage where that is wanted."""
@@ -100,6 +108,10 @@ class Reply:
     ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return event({**self._head("chat.completion.chunk"), "choices": [choice], **(more or {})})
+
+    def _call(self, answered: Answered) -> dict[str, Any]:
+        function = {"name": answered.call, "arguments": answered.text}
+        return {"id": f"call_{self.id.removeprefix('chatcmpl-')}", "type": "function", "function": function}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}

@@ -83,7 +83,8 @@ def _refuse_paths(context: Any) -> None:
     if any(isinstance(value, Path) for value in values):
         raise UsageError(
             "The context has paths among other values.",
-            hint="Give paths alone, Path or [Path, …], or read the files yourself and give their texts.",
+            hint="Give paths alone, Path or [Path, …]; list(….values()) has those of a dict. Or read the "
+            "files yourself and give their texts.",
         )
 
 

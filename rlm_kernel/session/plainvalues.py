@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from rlm_kernel.errors import UsageError
@@ -14,6 +15,8 @@ from rlm_kernel.session import contexttables
 HINT = "Give a text, bytes, a Path or several, a table, a file object, or what JSON can hold."
 _MISSING = ("NaTType", "NAType")
 """What pandas has for a value that is missing."""
+_TEXTS = ("Period", "Interval")
+"""Types of pandas that are texts, as they are in tables."""
 _LISTS = ("tolist", "to_dicts", "to_pylist", "as_py")
 """Methods of arrays, columns and tables that give plain values."""
 
@@ -23,7 +26,9 @@ def as_json(value: Any) -> str:
     then, and keys are texts. Raises UsageError.
     """
     with contextlib.suppress(TypeError, ValueError, RecursionError):
-        return json.dumps(value, ensure_ascii=False)
+        written = json.dumps(value, ensure_ascii=False)
+        if not _loses_keys(value):
+            return written
     walk = _Walk()
     try:
         return json.dumps(walk.plain(value), ensure_ascii=False)
@@ -53,6 +58,8 @@ class _Walk:
             return value
         if type(value).__name__ in _MISSING:
             return None
+        if type(value).__name__ in _TEXTS and type(value).__module__.startswith("pandas"):
+            return str(value)
         if id(value) in self._around:
             raise TypeError("it contains itself")
         self._around.add(id(value))
@@ -67,6 +74,13 @@ class _Walk:
             return self._dict(value)
         if isinstance(value, list | tuple | set | frozenset):
             return self._list(value)
+        if isinstance(value, PurePath):
+            raise TypeError(
+                "a path among other values, whose file would not be read: give str(path) for its name, or "
+                "path.read_text() for its text; a Path alone, or a list of nothing else, is the files"
+            )
+        if hasattr(value, "read"):
+            raise TypeError("an open file among other values: give it alone, or what its read() gives")
         for method in _LISTS:
             if hasattr(value, method):
                 return self.plain(getattr(value, method)())
@@ -81,10 +95,13 @@ class _Walk:
     def _dict(self, value: Mapping[Any, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, item in value.items():
+            self._path.append(f"[{key!r:.40}]")
             name = _name(key)
-            self._path.append(f"[{str(name)[:40]!r}]")
             if name in found:
-                raise TypeError("two keys are the same text")
+                raise TypeError(
+                    "two keys are the same text in JSON, and one of them would be lost: rename one, or give "
+                    "pairs, as list(….items())"
+                )
             found[name] = self.plain(item)
             self._path.pop()
         return found
@@ -112,13 +129,32 @@ def _has_own(value: Any) -> bool:
 
 
 def _name(key: Any) -> str:
-    """A key as JSON has it."""
+    """A key as JSON has it. Raises TypeError."""
     if isinstance(key, str):
         return key
-    from pydantic_core import to_jsonable_python
+    if hasattr(key, "tolist"):  # a number of numpy
+        key = key.tolist()
+    try:
+        if key is None or isinstance(key, int | float):
+            return str(next(iter(json.loads(json.dumps({key: 0})))))
+        from pydantic_core import to_jsonable_python
 
-    name: str = json.loads(json.dumps(to_jsonable_python({key: None}), default=str)).popitem()[0]
-    return name
+        return str(next(iter(json.loads(json.dumps(to_jsonable_python({key: None}), default=str)))))
+    except Exception as error:
+        raise TypeError(f"a {type(key).__name__} can be no key in JSON") from error
+
+
+def _loses_keys(value: Any) -> bool:
+    """Whether a dict in what JSON could hold has keys that are the same text there, as 1 and "1" are."""
+    left = [value] if isinstance(value, dict | list | tuple) else []
+    while left:
+        one = left.pop()
+        items = one.values() if isinstance(one, dict) else one
+        others = items is not one and not all(isinstance(key, str) for key in one)
+        if others and len(set(map(_name, one))) < len(one):
+            return True
+        left += [item for item in items if isinstance(item, dict | list | tuple)]
+    return False
 
 
 def _text(value: bytes) -> str:

@@ -24,6 +24,7 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import ROLES, Outcome, Totals
+from rlm_kernel.engine.purse import Purse
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import KernelError, UsageError, backstop
@@ -81,6 +82,8 @@ class Session:
         """What the last question has used, with the summary before it."""
         self.progress = False
         """Whether each question shows how far it is."""
+        self.purse: Purse | None = None
+        """What its questions may use together with others."""
         self._view = view
         self._running: RunningKernel | None = None
         self._writer: NotebookWriter | None = None
@@ -290,7 +293,7 @@ class Session:
         notes: FileNotes,
         family: Family,
     ) -> Result:
-        ledger = ledger_of(self.host)
+        ledger = ledger_of(self.host, purse=self.purse)
         children = Children(running.environment, self.trace, family, self._view)
         environment = replace(running.environment, host=self.host)
         run = Assembly(environment, SubCalls(family.models.models, ledger, children), self._tell)

@@ -48,7 +48,7 @@ _REASONS = {
     "cost": "the money was used up",
     "tokens": "the tokens were used up",
     "seconds": "the time was used up",
-    "batch": "the batch's budget was used up",
+    "batch": "the budget that it shared was used up",
     "no_answer": "the model gave no answer",
     "interrupted": "the run was interrupted",
     "error": "the run failed",

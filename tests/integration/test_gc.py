@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -21,7 +22,9 @@ from rlm_kernel.sandbox import cleanup, containers, image, rundir
 from rlm_kernel.sandbox.cleanup import IDLE_MARGIN, collect
 from rlm_kernel.sandbox.rundir import RunDir, container_ids
 from rlm_kernel.scratch import Scratch
+from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
+from tests.support.sandbox import until
 
 LABEL = f"rlm-test-{os.getpid()}"
 LONG_AGO = 1_000_000_000
@@ -277,3 +280,43 @@ def test_the_command_says_what_it_removed(rlm: Rlm, crashed: Crashed, docker_cli
     assert f"container        0.0 MB  {name}" in done.stdout
     assert "2 removed" in done.stderr
     assert rlm("gc").stdout == ""
+
+
+def test_what_tools_gave_stays_with_the_trace_of_a_killed_run_and_is_told_where_that_is_gone(
+    alone: Path, rlm: Rlm, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("city,people\nBonn,3\n")
+    code = f"""
+from pathlib import Path
+from rlm_kernel import RLM, ScriptedModels
+def table() -> Path:
+    return Path({str(tmp_path / "a.csv")!r})
+cells = ["```repl\\nfound = table()\\nprint(found)\\n```", "```repl\\nimport time; time.sleep(600)\\n```"]
+rlm = RLM(models=ScriptedModels(cells, "x"), options={{"sandbox.memory": "1g"}}, tools=[table])
+rlm.ask("What?", trace=Path("t.ipynb"))
+"""
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(alone)}
+    program = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=traces)
+    notebook = traces / "t.ipynb"
+    asyncio.run(
+        until(lambda: notebook.exists() and "time.sleep" in str(read_trace(notebook).code_cells), 120)
+    )
+    program.kill()
+    program.wait()
+
+    def told() -> dict[str, Any]:
+        done = rlm("gc", "--json", "--set", f"trace.dir={traces}")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    assert told()["without_trace"] == []
+    kept = list((traces / "t.tools").iterdir())
+    assert [path.read_text() for path in kept] == ["city,people\nBonn,3\n"]
+    (tmp_path / "a.csv").unlink()
+    notebook.unlink()
+    assert told()["without_trace"] == [{"path": str(traces / "t.tools"), "size": 19}]
+    assert kept[0].exists()
+    assert "without its trace, kept: " in rlm("gc", "--set", f"trace.dir={traces}").stderr

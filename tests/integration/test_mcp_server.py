@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp_types import ListRootsResult, Root
 
+from rlm_kernel.engine.protocols import Completion
+from rlm_kernel.errors import BudgetExceeded
+from rlm_kernel.mcpserver.asked import Ask
+from rlm_kernel.mcpserver.doing import Doing, Rules
+from rlm_kernel.mcpserver.progress import Progress
 from tests.support.mcp_clients import TOKEN, call, made_by, on_http, on_stdio, raw, refused, runs
 from tests.support.model_server import ModelServer
 from tests.support.sandbox import until
+from tests.support.serving import ChatTalk
 
 pytestmark = [
     pytest.mark.usefixtures("kernel_image", "models"),
@@ -188,7 +195,39 @@ async def test_paths_are_read_below_the_clients_roots_alone_and_these_may_change
 async def test_money_is_counted_over_the_servers_life(folder: Path) -> None:
     parameters, _ = on_stdio(folder, str(folder), "--total-cost", "0")
     async with Client(parameters) as client:
-        assert "may spend $0" in await refused(client, "ask", question="run: FINAL(1)", text="a")
+        told = await refused(client, "ask", question="run: FINAL(1)", text="a")
+        assert "The server's limit of cost is reached: 0 of 0 US dollars used" in told
+        assert "--total-cost" in told
+
+
+class Priced(ChatTalk):
+    """Each reply costs a dollar."""
+
+    async def complete(self, *arguments: Any, **options: Any) -> Completion:
+        return replace(await super().complete(*arguments, **options), cost=1.0)
+
+
+async def test_questions_at_one_time_use_the_servers_money_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+
+    async def send(_number: float, _line: str) -> None:
+        pass
+
+    changes = {"sandbox.memory": "1g", "root_llm.model": "scripted/root"}
+    doing = Doing(Rules(changes, total_cost=6.0, kernels=2, models=Priced()))
+    client = doing.new_client()
+
+    async def ask(calls: int) -> Mapping[str, Any]:
+        code = f"run: print(len([llm_query(str(n)) for n in range({calls})])); FINAL('done')"
+        return (await doing.ask(client, Ask(question=code, text="a"), [], Progress(send))).data
+
+    found = await asyncio.gather(ask(4), ask(0))
+    assert [one["answer"] for one in found] == ["done", "done"], "one may use more than half of it"
+    assert doing.purse.spent.cost == 6.0
+    with pytest.raises(BudgetExceeded, match="The server's limit of cost is reached"):
+        await ask(0)
 
 
 @pytest.fixture

@@ -335,6 +335,63 @@ async def test_each_key_has_its_own_traces_kernels_and_limits(tmp_path: Path) ->
     assert used["ann"]["tokens"] == 220
 
 
+async def test_a_function_that_is_forced_is_called_with_the_answer() -> None:
+    parameters = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    tools: Any = [{"type": "function", "function": {"name": "Count", "parameters": parameters}}]
+    asked = {"tools": tools, "tool_choice": {"type": "function", "function": {"name": "Count"}}}
+    async with served() as server:
+        answer = await say(server, "run: FINAL({'n': 3})", **asked)
+        stream = await say(server, "run: FINAL({'n': 3})", stream=True, **asked)
+        pieces = [piece async for piece in stream]
+    (call,) = answer.choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("Count", {"n": 3})
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (None, "tool_calls")
+    (told,) = [piece.choices[0].delta.tool_calls for piece in pieces if piece.choices[0].delta.tool_calls]
+    assert (told[0].index, told[0].function.name, json.loads(told[0].function.arguments)) == (
+        0,
+        "Count",
+        {"n": 3},
+    )
+    assert pieces[-1].choices[0].finish_reason == "tool_calls"
+
+
+async def test_code_counts_in_a_pasted_text_alone_and_not_in_the_question() -> None:
+    log = "".join(f"2026-11-29 {n} {'failed' if n % 7 else 'ok'}\n" for n in range(300))
+    question = "How many lines failed? run: FINAL([context.count('failed'), len(context.splitlines())])"
+    async with served() as server:
+        for pasted in (f"{log}\n{question}", f"{question}\n\n{log}", f"{question}\n```\n{log}```"):
+            answer = await say(server, pasted)
+            assert json.loads(answer.choices[0].message.content) == [log.count("failed"), 300]
+
+
+async def test_questions_of_one_key_at_one_time_use_what_is_left_together_and_say_when_that_is_used_up(
+    tmp_path: Path,
+) -> None:
+    keys = {"ann": {"key": "a" * 20, "cost": 5.0, "at_once": 3}}
+    (file := tmp_path / "keys.json").write_text(json.dumps(keys))
+    calls = "run: print(len([llm_query(str(n)) for n in range({})])); FINAL('done')"
+    async with served(Priced(), serve__keys=file, serve__at_once=3) as server:
+        dear, cheap = await asyncio.gather(
+            say(server, calls.format(3), key="a" * 20), say(server, calls.format(0), key="a" * 20)
+        )
+        assert [one.choices[0].message.content for one in (dear, cheap)] == ["done", "done"], (
+            "a question may use more than an equal share"
+        )
+        with pytest.raises(openai.RateLimitError):
+            await say(server, "Generate a concise, 3-5 word title for this chat.", key="a" * 20)
+    assert json.loads((tmp_path / "keys.json.used").read_text())["ann"]["cost"] == 5.0
+
+
+async def test_a_question_whose_keys_money_ends_meanwhile_ends_as_it_is_and_says_why(tmp_path: Path) -> None:
+    (file := tmp_path / "keys.json").write_text(json.dumps({"ann": {"key": "a" * 20, "cost": 3.0}}))
+    async with served(Priced(), serve__keys=file, serve__at_once=3) as server:
+        endless = "run: [llm_query(str(n)) for n in range(50)]; FINAL('done')"
+        both = await asyncio.gather(*(say(server, endless, key="a" * 20) for _ in range(2)))
+    assert {one.choices[0].finish_reason for one in both} == {"length"}
+    assert all("The key ann's limit of cost is reached" in one.choices[0].message.content for one in both)
+    assert json.loads((tmp_path / "keys.json.used").read_text())["ann"]["cost"] <= 4.0
+
+
 async def test_who_waits_is_told_its_place_and_who_finds_no_place_comes_again_later() -> None:
     async with served(serve__at_once=1, serve__waiting=1) as server:
         slow = asyncio.create_task(say(server, "run: import time; time.sleep(3); FINAL('slow')"))

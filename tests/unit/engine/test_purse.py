@@ -162,6 +162,26 @@ async def test_all_runs_stop_where_the_limit_that_they_share_is_reached() -> Non
         purse.check()
 
 
+async def test_a_limit_that_is_raised_lets_through_what_waits_for_it() -> None:
+    purse = LocalPurse(cost=1.0, whose="The key ann")
+    one, other = runs(purse)
+    assert [await call(run, 0.5) for run in (one, other)] == ["", ""]
+    with pytest.raises(BudgetExceeded, match=r"The key ann's limit of cost is reached: 1 of 1 US dollars"):
+        purse.check()
+    purse.allow(cost=1.5)
+    assert [await call(run, 0.5) for run in (one, other)] == ["", "batch"]
+    purse.allow(cost=10.0)
+    async with one.call("sub", 1):  # what it may use is 0.5
+        purse.allow(cost=1.8)
+        waiting = asyncio.create_task(call(other, 0.1))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        purse.allow(cost=3.0)
+        assert await waiting == ""
+    purse.allow()
+    assert await call(other, 100.0) == ""
+
+
 @pytest.mark.parametrize(
     ("limits", "made"),
     [({"tokens": 100}, 2), ({"calls": 3}, 3), ({}, 6), ({"calls": 0}, 0), ({"cost": 0.0}, 0)],

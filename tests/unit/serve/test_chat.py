@@ -33,13 +33,13 @@ def test_a_short_question_is_itself() -> None:
     assert composed.files == []
 
 
-def test_a_file_that_was_pasted_is_context_and_the_question_at_either_end_stays_in_view() -> None:
+def test_a_file_that_was_pasted_is_context_and_the_question_at_either_end_is_none_of_it() -> None:
     pasted = "row\n" * 5_000
     for text in (f"{pasted}How many rows?", f"How many rows?\n{pasted}"):
         composed = compose(chat(text), LONG)
         assert "How many rows?" in composed.text
         assert len(composed.text) < 3_000
-        assert [file.data.decode() for file in composed.files] == [text]
+        assert [file.data.decode() for file in composed.files] == [pasted]
 
 
 def test_a_chat_that_goes_on_is_not_told_again() -> None:
@@ -190,3 +190,43 @@ def test_a_number_of_tokens_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(Refused) as refused:
         read_chat(json.dumps(body).encode())
     assert (refused.value.status, refused.value.param) == (400, "max_tokens")
+
+
+def function(name: str, **parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "call"),
+    [
+        ([function("Person", type="object")], "required", "Person"),
+        ([function("a"), function("b")], {"type": "function", "function": {"name": "b"}}, "b"),
+        ([function("a")], "auto", ""),
+        ([function("a")], None, ""),
+        ([function("a")], "none", ""),
+    ],
+)
+def test_a_function_that_is_forced_is_the_form_of_the_answer(tools: Any, choice: Any, call: str) -> None:
+    asked = chat("Who?", tools=tools, tool_choice=choice)
+    assert asked.call == call
+    assert (asked.schema is not None) is bool(call)
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        ([function("a"), function("b")], "required"),
+        ([function("a")], {"type": "function", "function": {"name": "b"}}),
+        ([function("a")], {"type": "allowed_tools"}),
+        ([function("a")], "always"),
+        ([], "required"),
+        (None, "required"),
+        ([1, {"function": 2}, {"function": {"name": 3}}], "required"),
+        ([{"function": {"name": "a", "parameters": 3}}], "required"),
+        ([function("a")], 7),
+    ],
+)
+def test_what_forces_no_single_function_is_refused(tools: Any, choice: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        chat("Who?", tools=tools, tool_choice=choice)
+    assert refused.value.param in ("tool_choice", "tools")

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
 import io
 import itertools
 import json
@@ -14,8 +15,8 @@ import math
 import uuid
 from collections import Counter, UserDict, deque
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy
 import pandas
@@ -34,6 +35,11 @@ from rlm_kernel.session.inputs import Inputs, gather
 class Point:
     x: int
     y: float
+
+
+class Size(NamedTuple):
+    x: int
+    y: int
 
 
 class Colour(enum.Enum):
@@ -65,6 +71,17 @@ def kept(context: Any, folder: Path) -> Any:
         (Counter("aab"), {"a": 2, "b": 1}),
         (UserDict(a=1), {"a": 1}),
         ({1: "a", None: "b"}, {"1": "a", "null": "b"}),
+        ({1: "a", 1.5: "b", False: "c", "2": "d"}, {"1": "a", "1.5": "b", "false": "c", "2": "d"}),
+        ({numpy.int64(3): {1, 2}, None: 1}, {"3": [1, 2], "null": 1}),
+        (
+            [uuid.UUID(int=1), 1 + 2j, fractions.Fraction(1, 3)],
+            [f"{'0' * 8}-0000-0000-0000-{1:012}", "1+2j", "1/3"],
+        ),
+        ([datetime.timedelta(hours=1), datetime.time(1, 2)], ["PT1H", "01:02:00"]),
+        ([pandas.Period("2026-01"), pandas.Interval(0, 1)], ["2026-01", "(0, 1]"]),
+        ([numpy.datetime64("2026-01-02"), numpy.bool_(True), numpy.bytes_(b"a")], ["2026-01-02", True, "a"]),
+        ({"n": Size(2, 3), "range": range(2)}, {"n": [2, 3], "range": [0, 1]}),
+        ({datetime.date(2026, 1, 2): 1, uuid.UUID(int=1): 2}, {"2026-01-02": 1, str(uuid.UUID(int=1)): 2}),
         ({(1, "a"): "x"}, {"1,a": "x"}),
         ([Colour.RED, {Colour.RED: 1}], ["red", {"red": 1}]),
         ({"b": b"text", "half": "a\ud83d"}, {"b": "text", "half": "a\ud83d"}),
@@ -223,6 +240,20 @@ def deep() -> Any:
         ({"rows": [1, lambda: 1]}, r"\['rows'\]\[1\]: JSON has nothing for a value of the type function"),
         ({"photo": b"\xff\xfe"}, r"\['photo'\]: these bytes are no text"),
         ({(1, 2): "a", "1,2": "b"}, r"\['1,2'\]: two keys are the same text"),
+        ({1: "a", "1": "b"}, r"\['1'\]: two keys are the same text"),
+        ({"rows": [{True: 1, "true": 2}]}, r"\['rows'\]\[0\]\['true'\]: two keys are the same text"),
+        ([{None: 1, "null": 2}], "two keys are the same text"),
+        (iter([{"a": 1}, {2.5: 1, "2.5": 2}]), "two keys are the same text"),
+        ({numpy.int64(1): "a", 1.5: "b", "1": "c"}, "two keys are the same text"),
+        ({frozenset({1}): "a"}, r"\[frozenset\(\{1\}\)\]: a frozenset can be no key"),
+        ({"a": {"b": Path("x")}}, r"\['a'\]\['b'\]: a path among other values"),
+        ({"a": [Path("x")]}, r"\['a'\]\[0\]: a path among other values"),
+        ([PurePosixPath("x")], r"\[0\]: a path among other values"),
+        ([Point(1, Path("x"))], r"\[0\]\['y'\]: a path among other values"),  # type: ignore[arg-type]
+        ({"jan": Path("x"), "feb": Path("y")}, "paths among other values"),
+        ({"log": io.StringIO("a")}, r"\['log'\]: an open file among other values"),
+        ([{"photo": [bytearray(b"\xff")]}], r"\[0\]\['photo'\]\[0\]: these bytes are no text"),
+        ([ValueError("x")], "nothing for a value of the type ValueError"),
         (cyclic(), r"\['me'\]\[0\]: it contains itself"),
         (deep(), "nested too deep"),
         (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "several columns named 'a'"),

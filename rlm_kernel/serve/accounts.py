@@ -1,0 +1,137 @@
+"""What each key has used, and may use: a purse that its questions share, over days and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from rlm_kernel.engine.inflight import Asked
+from rlm_kernel.engine.limits import ROUNDING
+from rlm_kernel.engine.purse import LocalPurse, Payment, Spent
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.serve.keys import Key, read_object, write_whole
+from rlm_kernel.serve.refusals import Refused
+
+
+class Used(BaseModel):
+    """What a key has used in all, and on the last day on which it was: US dollars, tokens, a day of UTC."""
+
+    cost: float = 0.0
+    tokens: int = 0
+    day: str = ""
+    cost_of_day: float = 0.0
+
+
+class Account:
+    """Implements `Purse` for all questions of one key: each call of a model is held back before it is made,
+    and counts when it ends, on the day on which it does. Lives on one event loop.
+    """
+
+    def __init__(self, key: Key, used: Used | None = None) -> None:
+        """`used`: what the key has used before."""
+        used = used or Used()
+        self._key = key
+        self._purse = LocalPurse(spent=Spent(used.cost, used.tokens), whose=f"The key {key.name}")
+        self._day = used.day
+        self._before = used.cost - used.cost_of_day
+        """What was used before this day."""
+        self._limit()
+
+    def paying(self, asked: Asked) -> AbstractAsyncContextManager[Payment]:
+        """As of `Purse`."""
+        self._turn_day()
+        return self._purse.paying(asked)
+
+    @property
+    def used(self) -> Used:
+        self._turn_day()
+        spent = self._purse.spent
+        return Used(
+            cost=spent.cost,
+            tokens=math.ceil(spent.tokens),
+            day=self._day,
+            cost_of_day=spent.cost - self._before,
+        )
+
+    def left(self) -> tuple[float | None, int | None]:
+        """US dollars and tokens that are left, with nothing held back for calls in flight; None is no limit.
+
+        Raises Refused where that is nothing.
+        """
+        used = self.used
+        today = None if self._key.cost_per_day is None else self._key.cost_per_day - used.cost_of_day
+        costs = [today, None if self._key.cost is None else self._key.cost - used.cost]
+        cost = min((one for one in costs if one is not None), default=None)
+        tokens = None if self._key.tokens is None else self._key.tokens - used.tokens
+        if (cost is not None and cost <= ROUNDING) or (tokens is not None and tokens <= 0):
+            daily = today is not None and today <= ROUNDING
+            raise Refused(
+                429,
+                f"The key {self._key.name} has used all that it may{' today' if daily else ''}.",
+                code="insufficient_quota",
+                retry_after=_until_tomorrow() if daily else None,
+            )
+        return cost, tokens
+
+    def _turn_day(self) -> None:
+        if (today := _today()) != self._day:
+            self._day, self._before = today, self._purse.spent.cost
+            self._limit()
+
+    def _limit(self) -> None:
+        key = self._key
+        day = None if key.cost_per_day is None else self._before + key.cost_per_day
+        cost = min((one for one in (key.cost, day) if one is not None), default=None)
+        self._purse.allow(cost=cost, tokens=key.tokens)
+
+
+class Accounts:
+    """Those of all keys, and the file beside the keys' that has what each has used."""
+
+    def __init__(self, keys: Path | None = None) -> None:
+        """`keys`: the file of keys; None: nothing is written down. Blocking. Raises ConfigError."""
+        self._path = None if keys is None else keys.with_name(f"{keys.name}.used")
+        self._read = {} if self._path is None else _read_used(self._path)
+        """Of keys that have not asked since, and of some that may be gone."""
+        self._accounts: dict[str, Account] = {}
+        self._writing = asyncio.Lock()
+
+    def of(self, key: Key) -> Account:
+        if key.name not in self._accounts:
+            self._accounts[key.name] = Account(key, self._read.get(key.name))
+        return self._accounts[key.name]
+
+    async def keep(self) -> None:
+        """Write down what was used. Raises ConfigError."""
+        if self._path is None:
+            return
+        async with self._writing:  # else an older state might be written last
+            used = self._read | {name: one.used for name, one in self._accounts.items()}
+            content = {name: one.model_dump() for name, one in used.items()}
+            await asyncio.to_thread(write_whole, self._path, content)
+
+
+def _read_used(path: Path) -> dict[str, Used]:
+    if not path.exists():
+        return {}
+    try:
+        return {name: Used.model_validate(one) for name, one in read_object(path).items()}
+    except ValidationError:
+        raise ConfigError(
+            f"{path}, which has what keys have used, cannot be read.",
+            hint="Restore it, or delete it: then all count from nothing.",
+        ) from None
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _until_tomorrow() -> int:
+    now = datetime.now(UTC)
+    return 86_400 - (now.hour * 3600 + now.minute * 60 + now.second)

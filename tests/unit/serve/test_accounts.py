@@ -1,0 +1,166 @@
+"""Accounts of keys: what their questions may use together, and what is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.totals import Usage
+from rlm_kernel.engine.values import Completion
+from rlm_kernel.errors import BudgetExceeded, ConfigError
+from rlm_kernel.serve import accounts
+from rlm_kernel.serve.accounts import Account, Accounts, Used
+from rlm_kernel.serve.keys import Key
+from rlm_kernel.serve.refusals import Refused
+
+
+@pytest.fixture
+def today(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The day, in its last element."""
+    days = ["2026-11-29"]
+    monkeypatch.setattr(accounts, "_today", lambda: days[-1])
+    return days
+
+
+async def spend(account: Account, cost: float, tokens: int = 0) -> None:
+    """One call of a question of its own."""
+    async with Ledger(Limits(), purse=account).call("root", 100) as call:
+        call.sent()
+        call.settle(Completion("a reply", "a/model", Usage(tokens, 0), cost=cost))
+
+
+async def ask(account: Account, costs: Sequence[float]) -> int:
+    """A question of so many calls, one after the other; how many were made."""
+    run, made = Ledger(Limits(), purse=account), 0
+    for cost in costs:
+        try:
+            async with run.call("root", 100) as call:
+                await asyncio.sleep(0)
+                call.settle(Completion("a reply", "a/model", Usage(10, 0), cost=cost))
+                made += 1
+        except BudgetExceeded:
+            break
+    return made
+
+
+async def test_one_of_many_questions_may_use_all_that_is_left() -> None:
+    account = Account(Key(name="ann", cost=1.0, at_once=8))
+    one, other = await asyncio.gather(ask(account, [0.1] * 8), ask(account, [0.1]))
+    assert (one, other) == (8, 1)
+    assert account.left()[0] == pytest.approx(0.1)
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.05, 0.1]), max_size=8), min_size=1, max_size=12))
+def test_no_questions_at_one_time_pass_a_limit_by_more_than_one_call(questions: list[list[float]]) -> None:
+    async def all_at_once() -> None:
+        account = Account(Key(name="ann", cost=1.0, tokens=300))
+        await spend(account, 0.1)  # what a call uses is known then
+        made = sum(await asyncio.gather(*(ask(account, costs) for costs in questions)))
+        used = account.used
+        assert used.cost <= 1.1 + 1e-9
+        assert used.tokens == 10 * made <= 310
+        wanted = sum(map(len, questions))
+        assert made == wanted or used.cost > 0.9 - 1e-9 or used.tokens >= 290, "something was left unused"
+
+    asyncio.run(all_at_once())
+
+
+async def test_what_is_held_back_for_a_call_that_fails_or_is_left_is_free_again() -> None:
+    account = Account(Key(name="ann", cost=1.0))
+    await spend(account, 0.4)
+    with contextlib.suppress(ConnectionError):
+        async with Ledger(Limits(), purse=account).call("root", 100) as call:
+            call.sent()
+            raise ConnectionError
+    assert account.left()[0] == pytest.approx(0.6)
+    begun = asyncio.Event()
+
+    async def endless() -> None:
+        async with Ledger(Limits(), purse=account).call("root", 100) as call:
+            call.sent()
+            begun.set()
+            await asyncio.Event().wait()
+
+    asking = asyncio.create_task(endless())
+    await begun.wait()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert account.left()[0] == pytest.approx(0.2), "a call that was left on its way may be billed"
+    await spend(account, 0.2)
+    with pytest.raises(BudgetExceeded, match=r"The key ann's limit of cost is reached: 1 of 1 US dollars"):
+        await spend(account, 0.1)
+
+
+async def test_a_day_that_is_spent_says_when_to_come_again_and_the_next_day_has_its_own(
+    today: list[str],
+) -> None:
+    account = Account(Key(name="ann", cost_per_day=1.0, cost=1.5))
+    await spend(account, 1.0)
+    with pytest.raises(Refused, match="today") as refused:
+        account.left()
+    assert refused.value.code == "insufficient_quota"
+    assert 0 < (refused.value.retry_after or 0) <= 86_400
+    today.append("2026-11-30")
+    assert account.left() == (0.5, None)
+    await spend(account, 0.5)
+    with pytest.raises(Refused) as refused:
+        account.left()
+    assert "today" not in refused.value.message
+    assert refused.value.retry_after is None
+
+
+async def test_a_question_that_goes_on_after_midnight_may_use_what_the_new_day_has(today: list[str]) -> None:
+    account = Account(Key(name="ann", cost_per_day=1.0))
+    run = Ledger(Limits(), purse=account)
+
+    async def call() -> None:
+        async with run.call("root", 100) as one:
+            one.settle(Completion("a reply", "a/model", Usage(1, 0), cost=1.0))
+
+    await call()
+    with pytest.raises(BudgetExceeded):
+        await call()
+    today.append("2026-11-30")
+    await call()
+    assert account.used == Used(cost=2.0, tokens=2, day="2026-11-30", cost_of_day=1.0)
+
+
+async def test_what_was_used_counts_after_a_restart_and_other_keys_stay(
+    tmp_path: Path, today: list[str]
+) -> None:
+    keys, key = tmp_path / "keys.json", Key(name="ann", cost=2.0, cost_per_day=2.0, tokens=100)
+    (tmp_path / "keys.json.used").write_text(json.dumps({"bob": {"cost": 3.0, "tokens": 7}}))
+    first = Accounts(keys)
+    await spend(first.of(key), 1.5, 40)
+    await first.keep()
+    assert Accounts(keys).of(key).left() == (0.5, 60)
+    assert Accounts(keys).of(key).used == Used(cost=1.5, tokens=40, day=today[0], cost_of_day=1.5)
+    assert json.loads((tmp_path / "keys.json.used").read_text())["bob"]["cost"] == 3.0
+    assert Accounts(keys).of(key.model_copy(update={"cost": 1.6})).left()[0] == pytest.approx(0.1)
+
+
+async def test_many_that_are_written_down_at_one_time_leave_the_last_state(tmp_path: Path) -> None:
+    all_of_them = Accounts(tmp_path / "keys.json")
+
+    async def one(number: int) -> None:
+        await spend(all_of_them.of(Key(name=f"key{number % 3}")), 0.5)
+        await all_of_them.keep()
+
+    await asyncio.gather(*(one(number) for number in range(30)))
+    kept = json.loads((tmp_path / "keys.json.used").read_text())
+    assert {name: used["cost"] for name, used in kept.items()} == {"key0": 5.0, "key1": 5.0, "key2": 5.0}
+
+
+@pytest.mark.parametrize("content", ["[]", '{"ann": 3}', '{"ann": {"cost": "much"}}', "{"])
+def test_a_file_of_what_was_used_that_cannot_be_read_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "keys.json.used").write_text(content)
+    with pytest.raises(ConfigError):
+        Accounts(tmp_path / "keys.json")

@@ -478,6 +478,25 @@ def test_many_calls_are_written_as_texts_and_read_as_objects(tmp_path: Path) -> 
     assert sealed_node(as_texts.node, path) == sealed_node(as_objects.node, path)
 
 
+@pytest.mark.parametrize(
+    ("raw", "told", "hint"),
+    [
+        (b"", "it is empty", "another copy"),
+        (b" \r\n", "it is empty", "another copy"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS", "git lfs pull"),
+        (b"\n<!DOCTYPE HTML><title>Sign in</title>", "a web page", "Raw"),
+        (b'{\n<<<<<<< HEAD\n"cells": []\n=======\n>>>>>>> theirs\n}', "merge conflict", "--ours"),
+        (b'{"cells": [', "not whole", "another copy"),
+    ],
+)
+def test_what_lies_in_a_notebooks_place_is_named(tmp_path: Path, raw: bytes, told: str, hint: str) -> None:
+    path = tmp_path / "t.ipynb"
+    path.write_bytes(raw)
+    with pytest.raises(TraceError, match=told) as caught:
+        read_trace(path)
+    assert hint in str(caught.value.hint)
+
+
 def test_texts_of_calls_are_read_beside_what_only_python_takes_for_json(tmp_path: Path) -> None:
     path = many(tmp_path / "t.ipynb", 1_200)
     path.write_text(path.read_text().replace('"nbformat":', '"odd": NaN, "half": "\\ud800", "nbformat":'))

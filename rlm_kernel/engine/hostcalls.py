@@ -28,7 +28,7 @@ from rlm_kernel.engine.protocols import (
     ReplyText,
     Tools,
 )
-from rlm_kernel.engine.records import Keep, Kind, Records, at_once
+from rlm_kernel.engine.records import Keep, Kind, Records, at_once, no_wait
 from rlm_kernel.engine.subcalls import SubCalls, Work, chars
 from rlm_kernel.engine.toolcalls import ToolCalls
 from rlm_kernel.engine.toolcalls import digest as digest
@@ -37,9 +37,7 @@ from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError,
 PREVIEW = 200
 """Characters of a prompt that the trace shows; its digest stands for the whole."""
 MAX_FREE = 10_000
-"""Records kept of one cell's calls that the ledger does not bound: a loop over a refused call must not fill
-memory and disk.
-"""
+"""Records kept of one cell's calls that the ledger does not bound: a loop must not fill memory and disk."""
 
 
 class HostCalls:
@@ -64,6 +62,7 @@ class HostCalls:
         kept: Kept | None = None,
         check: Check | None = None,
         tools: Tools | None = None,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`sub_calls` makes those that cost something.
 
@@ -71,7 +70,7 @@ class HostCalls:
         full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is
         recorded. `kept`: of cells of the session before this run; by default none. `check` reads the passages
         of evidence where they are said to stand; it may block, and raises RLMError. By default none is taken.
-        `tools`: what code may call on the host; by default nothing.
+        `tools`: what code may call, by default nothing. `room` returns when one more prompt can be kept.
         """
         self._sub_calls = sub_calls
         self.ledger = sub_calls.ledger
@@ -80,6 +79,7 @@ class HostCalls:
         self._recording = recording
         self._history = history
         self._check = check or none_taken
+        self._room = room or no_wait
         self._tools = ToolCalls(tools, sub_calls.ledger, recording, tell, self._record)
         self._cell: str | None = None
         self._records = Records(keep or Keep(), MAX_FREE)
@@ -178,6 +178,7 @@ class HostCalls:
     ) -> Any:
         """Answer as the recording has it, else `do` it, and record it."""
         prompt_digest = digest(kind, identity)
+        await self._room()
         self._tell(CallStarted(call.cell, call.id, kind, query.prompt, query.schema, prompt_digest))
         barred = not self.ledger.approval.take(self)
         if self._recording is not None:

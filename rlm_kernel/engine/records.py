@@ -155,3 +155,7 @@ def at_once(
         error_type=error_type,
         occurrence=call.occurrence,
     )
+
+
+async def no_wait() -> None:
+    """There is room for whatever comes."""

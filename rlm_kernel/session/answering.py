@@ -100,7 +100,9 @@ async def answer(
         async with FileNotes(environment, writer) as notes:
             children = Children(environment, path, family, asked.view, level=place.level)
             run = Assembly(environment, SubCalls(models.models, ledger, children), listeners)
-            calls = run.host_calls(history_of(lambda: read_trace(path)), locate=notes.locate, beside=path)
+            calls = run.host_calls(
+                history_of(lambda: read_trace(path)), locate=notes.locate, beside=path, room=writer.room
+            )
             async with running.attached(calls, listeners):
                 loop = run.loop(run.cells(running, calls), led)
                 for cell_id, code in asked.inputs.cells(

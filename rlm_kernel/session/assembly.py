@@ -53,12 +53,13 @@ class Assembly:
         recording: Recording | None = None,
         before: Before | None = None,
         beside: Path | None = None,
+        room: Callable[[], Awaitable[None]] | None = None,
     ) -> HostCalls:
         """What does the host calls of a kernel.
 
         `locate` finds a host path for the kernel, by default as the environment does. `recording` answers
         what it knows. `before`: what the session did so far. `beside`: the trace, beside which
-        files that tools give are kept; by default none can be called.
+        files that tools give are kept; by default none can be called. `room`: of the trace's writer.
         """
         keep = keep_of(self.environment.host.settings)
         return HostCalls(
@@ -71,6 +72,7 @@ class Assembly:
             kept=before.kept if before else None,
             check=lambda given: check_all(given, self.environment.grants.place_of),
             tools=Toolbox(self.environment.host, self.environment.grants, beside) if beside else None,
+            room=room,
         )
 
     def cells(self, running: RunningKernel, calls: HostCalls) -> Cells:

@@ -420,6 +420,7 @@ class _Going:
                 locate=self._notes.locate,
                 recording=TraceRecording(plan.kept, going_on=True),
                 beside=plan.path,
+                room=self._writer.room,
             )
             async with running.attached(calls, work.listener):
                 cells = work.cells(running, calls)

@@ -298,9 +298,11 @@ class Session:
         environment = replace(running.environment, host=self.host)
         run = Assembly(environment, SubCalls(family.models.models, ledger, children), self._tell)
         before = await asyncio.to_thread(before_this, trace)
-        calls = run.host_calls(self._history, locate=notes.locate, before=before, beside=self.trace)
         models, writer = family.models, self._writer
         assert writer is not None
+        calls = run.host_calls(
+            self._history, locate=notes.locate, before=before, beside=self.trace, room=writer.room
+        )
         async with closing_trace(self._tell, ledger.totals, self.trace, self.host.say) as close:
             # Within it: a question that is put has an end in the trace, whatever comes.
             writer.set_models(models.names, models.profile.name, models.profile.digest)

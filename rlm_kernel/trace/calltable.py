@@ -2,13 +2,15 @@
 notebooks.
 
 It is HTML of a few plain tags without scripts, pictures and style sheets, with the same as plain text beside
-it. All texts in it are those of models and of code: they stand escaped, on one line, cut, and as code, so
-that nothing in them is taken for mathematics.
+it. All texts in it are those of models and of code: they stand escaped, on one line, and cut. What begins and
+ends mathematics stands in a tag of its own: MathJax finds no formula across tags, in whatever program. (As
+code the texts would be safe from it, too, but VS Code shows code in grey, line by line.)
 """
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +33,7 @@ _PREVIEW = 200
 """Characters of a preview: a longer prompt was cut there."""
 _PLAIN = 100
 _HEAD = ("", "prompt", "answer", "model", "tokens", "seconds", "cost", "")
+_MATH = re.compile(r"[$\\]")
 _LEFT = ' style="text-align: left"'
 
 
@@ -171,9 +174,9 @@ def _cells(row: _Row) -> list[str]:
     notes = html.escape(row.notes)
     if row.trace:
         notes = f'<a href="{html.escape(quote(row.trace))}">{notes}</a>'
-    texts = [
-        f"<code>{html.escape(text)}</code>" if text else "" for text in (row.prompt, row.answer, row.model)
-    ]
+    texts = (
+        _MATH.sub(r"<span>\g<0></span>", html.escape(text)) for text in (row.prompt, row.answer, row.model)
+    )
     return [str(row.number), *texts, row.tokens, row.seconds, row.cost, notes]
 
 

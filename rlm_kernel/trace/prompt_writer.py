@@ -1,12 +1,14 @@
 """Keeps what models are sent in full, in the file beside the notebook (`trace.prompts`), as events tell it.
 
 A thread masks, compresses and writes, so that an event costs no more than its place in a queue. What was
-heard is on the disk as soon as the thread has come to it. Nothing here ends a run: where the file cannot be
-written, that is told once.
+heard is on the disk as soon as the thread has come to it. Whoever makes calls faster than that waits for
+`room` first, on the event loop, which goes on. Nothing here ends a run: where the file cannot be written,
+that is told once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -32,7 +34,7 @@ MAX_UNPAID = 64_000_000
 asks for ever and is refused must not fill the disk.
 """
 MAX_WAITING = 48_000_000
-"""Characters that wait for the thread; beyond them, who tells waits for it."""
+"""Characters that wait for the thread; beyond them there is no room."""
 MAX_KNOWN = 50_000
 """Digests that are remembered; what was known before them is written once more."""
 MAX_SCAN = 256 << 20
@@ -84,6 +86,7 @@ class PromptKeeper:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._waiting = 0
+        self._for_room: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._unpaid = 0
         self._asked: dict[str, int] = {}
         self._left_out = False
@@ -115,6 +118,17 @@ class PromptKeeper:
         if self._copies and self._thread is None:
             self._put()
         return self._tell()
+
+    async def room(self) -> None:
+        """Returns when there is room for another prompt."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._lock:
+                if self._waiting <= MAX_WAITING or self._failure is not None:
+                    return
+                future = loop.create_future()
+                self._for_room.append((loop, future))
+            await future
 
     def _tell(self) -> str:
         if self._failure is not None and not self._told:
@@ -164,8 +178,6 @@ class PromptKeeper:
             self._thread.start()
         if not item:
             return
-        while self._waiting > MAX_WAITING and self._thread.is_alive():
-            time.sleep(0.002)
         with self._lock:
             self._waiting += size
         self._queue.put((size, *item))
@@ -224,7 +236,7 @@ class PromptKeeper:
                 pass
         except Exception as error:  # a full disk, say: the run goes on without the file
             self._fail(error)
-            self._waiting = 0
+            self._wrote(self._waiting)
         finally:
             for one in (file, source):
                 if one is not None:
@@ -248,8 +260,16 @@ class PromptKeeper:
     def _write_down(self, log: Any, raw: bytearray, size: int) -> None:
         if raw:
             log.write(raw)
+        self._wrote(size)
+
+    def _wrote(self, size: int) -> None:
+        """So many characters do not wait any more: who waits for room looks again."""
         with self._lock:
             self._waiting -= size
+            waiting, self._for_room = self._for_room, []
+        for loop, future in waiting:
+            with contextlib.suppress(RuntimeError):  # a loop that is closed
+                loop.call_soon_threadsafe(_wake, future)
 
     def _batch(self) -> list[tuple[Any, ...]]:
         """What waits, as soon as nothing more comes for a moment: calls of a batch that come one upon the
@@ -323,6 +343,11 @@ class PromptKeeper:
         if len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
         return True
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -35,6 +35,9 @@ The traces of child RLMs are files that are named after the cell.
 """
 
 
+_ANOTHER = "Fetch it again, or use another copy."
+
+
 def code_digest(code: str) -> str:
     """sha256 (hex) of a cell's code."""
     return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()
@@ -213,13 +216,25 @@ def _as_it_is(path: Path, *, follow: bool = True) -> Any:
     except UnicodeError as error:
         raise _no_notebook(path, "it is no text in UTF-8") from error
     except json.JSONDecodeError as error:
-        hint = "Fetch it again, or use another copy."
-        raise TraceError(
-            f"{path} is no notebook: it is not whole, or not JSON ({error}).", hint=hint
-        ) from error
+        what, hint = _instead(raw) or (f"it is not whole, or not JSON ({error})", _ANOTHER)
+        raise TraceError(f"{path} is no notebook: {what}.", hint=hint) from error
     except ValueError as error:
         raise _no_notebook(path, str(error)) from error
     return _as_nbformat(found, path)
+
+
+def _instead(raw: bytes) -> tuple[str, str] | None:
+    """What a file is that is often met in a notebook's place, and what to do; None for anything else."""
+    begin = raw[:1_000].lstrip().lower()
+    if not begin:
+        return "it is empty", _ANOTHER
+    if begin.startswith(b"version https://git-lfs."):
+        return "it only says where Git LFS has it", "Fetch it: git lfs pull"
+    if begin.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page", "Download the file itself, which on GitHub is behind Raw."
+    if re.search(rb"^<{7} ", raw, re.MULTILINE) and re.search(rb"^>{7} ", raw, re.MULTILINE):
+        return "it has the marks of a merge conflict of git", "Take one side: git checkout --ours FILE"
+    return None
 
 
 def _as_nbformat(found: Any, path: Path) -> Any:

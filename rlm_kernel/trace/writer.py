@@ -164,6 +164,11 @@ class NotebookWriter(RunningWriter):
             case _:
                 assert_never(event)
 
+    async def room(self) -> None:
+        """Returns when there is room for the prompt of another call."""
+        if self._prompts is not None:
+            await self._prompts.room()
+
     def _keep_prompts(self, event: Event) -> None:
         if self._prompts is not None:
             self._name_prompts(self._prompts.hear(event))

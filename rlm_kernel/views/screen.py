@@ -14,10 +14,12 @@ What goes wrong with such frames elsewhere, and what is done about it here:
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
@@ -31,6 +33,7 @@ _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _LINE, _REST_OF_LINE, _REST = "\x1b[2K", "\x1b[K", "\x1b[J"
 _PLAIN = str.maketrans("·…━─│→—“”", '-.#-|>-""')
 """For terminals whose encoding lacks our characters: others of the same width."""
+_WORD = re.compile(r"\S+\s*|\s+")
 
 
 class Screen:
@@ -63,7 +66,8 @@ class Screen:
         drawn = f"{_REST_OF_LINE}\r\n".join(map(self._painted, shown))
         if drawn == self._drawn and size == self._size and not above:
             return
-        told = "".join(f"{self._painted(line)}{_REST_OF_LINE}\r\n" for line in above)
+        rows = (row for line in above for row in by_words(line, size[0]))
+        told = "".join(f"{self._painted(row)}{_REST_OF_LINE}\r\n" for row in rows)
         begin = self._blank(size[0]) if told or size != self._size else self._top(size[0])
         self._write(f"{_AT_ONCE}{_HIDE}{begin}{told}{_NO_WRAP}{drawn}{_REST_OF_LINE}{_REST}{_WRAP}{_SHOWN}")
         self._widths = [Segment.get_line_length(line) for line in shown]
@@ -120,6 +124,21 @@ def cropped(line: Line, width: int) -> Line:
         return line
     kept = Segment.adjust_line_length(line, max(0, width - 1), pad=False)
     return [*kept, Segment("…", kept[-1].style if kept else None)]
+
+
+def by_words(line: Line, width: int) -> Iterator[Line]:
+    """The line in rows of so many cells at most, broken between words: terminals break within them."""
+    if Segment.get_line_length(line) <= width or len(line) != 1:
+        yield line
+        return
+    text, style = line[0].text, line[0].style
+    row, cells = "", 0
+    for word in _WORD.findall(text):
+        if row and cells + cell_len(word.rstrip()) > width:
+            yield [Segment(row.rstrip(), style)]
+            row, cells = "", 0
+        row, cells = row + word, cells + cell_len(word)
+    yield [Segment(row, style)]
 
 
 def _reflows() -> bool:

@@ -19,11 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from rlm_kernel.engine.events import CellFinished, CellStarted
 from rlm_kernel.session.kernelspecs import install
+from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.jupyter import CODE_CELLS, containers_of, differences, make_trace, read
+from tests.support.trace import call, meta, result, tell
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _OPTIONS = (
@@ -202,6 +206,26 @@ def opened(trace: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             yield process, re.findall(r"http\S+", told)[0]
         finally:
             process.terminate()
+
+
+def test_what_looks_like_mathematics_in_prompts_stays_as_it_was_written(page: Page, tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    prompt = r"$5 and $6, \(x\), \[y\], $$z$$, \begin{align}a\end{align}"
+    made = result("turn-01-a", "x", calls=(call(1, preview=prompt, answer=prompt),))
+    writer = NotebookWriter(folder / "t.ipynb", meta(), [])
+    tell(writer, [CellStarted("turn-01-a", 1, "x"), CellFinished(1, made)])
+    notebook = read(folder / "t.ipynb")
+    notebook.cells.append(nbformat.v4.new_markdown_cell("$formula$"))  # the last to be rendered
+    nbformat.write(notebook, folder / "t.ipynb")
+    with server(folder) as (url, _):
+        page.goto(f"{url}lab/tree/t.ipynb?token=t")
+        page.wait_for_selector("mjx-container", timeout=60_000)
+        table = page.locator(".jp-OutputArea details")
+        table.locator("summary").click()
+        page.screenshot(path=tmp_path / "t.png")
+        assert table.inner_text().count(prompt) == 2
+        assert page.locator("mjx-container").count() == 1
 
 
 @pytest.mark.parametrize("moment", ["the page loads", "the kernel is ready"])

@@ -143,6 +143,7 @@ class Applying:
                     locate=notes.locate,
                     before=_reused(plan) if plan.choices.reuse else None,
                     beside=plan.path,
+                    room=self._writer.room,
                 )
                 async with self._running.attached(calls, self._listeners):
                     outcome = await self._all(work, work.cells(self._running, calls), ledger)

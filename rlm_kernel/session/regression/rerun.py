@@ -38,6 +38,7 @@ from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
+from rlm_kernel.trace.writer import NotebookWriter
 
 _SETUP = ("parameters", "setup")
 _SCRIPTED = "scripted/"
@@ -243,7 +244,7 @@ class _Work:
                 if so_far is not None:
                     writer.question(part.question)
                 self.root.begin(part.replies)
-                await self._ask(part, out, listener, so_far)
+                await self._ask(part, writer, listener, so_far)
                 if self.course.trouble:  # code caught that its call has no record
                     break
         except SetupError:
@@ -265,8 +266,10 @@ class _Work:
             self.course.trouble or trouble,
         )
 
-    async def _ask(self, part: Part, out: Path, listener: Listener, so_far: TraceFile | None) -> None:
-        environment = self.running.environment
+    async def _ask(
+        self, part: Part, writer: NotebookWriter, listener: Listener, so_far: TraceFile | None
+    ) -> None:
+        environment, out = self.running.environment, writer.path
         ledger = ledger_of(environment.host)
         children = Children(environment, out, self.family)
         run = Assembly(environment, SubCalls(self.family.models.models, ledger, children), listener)
@@ -275,6 +278,7 @@ class _Work:
             history_of(lambda: read_trace(out)),
             recording=RecordedCalls(self.recording, self.course, ledger),
             before=before,
+            room=writer.room,
         )
         try:
             async with closing_trace(listener, ledger.totals, out, environment.host.say) as close:

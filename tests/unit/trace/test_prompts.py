@@ -4,6 +4,7 @@ is not believed.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +29,10 @@ from rlm_kernel.engine.protocols import Completion
 from rlm_kernel.engine.values import Picture
 from rlm_kernel.session.traces import new_writer
 from rlm_kernel.trace import prompt_writer, prompts, zstd_log
+from rlm_kernel.trace.prompt_writer import PromptKeeper
 from rlm_kernel.trace.prompts import open_prompts
 from rlm_kernel.trace.reader import read_trace
+from rlm_kernel.trace.zstd_log import ZstdLog
 from tests.support.trace import call, meta, result, tell
 
 Say = list[str]
@@ -420,7 +424,7 @@ def test_calls_that_were_made_have_all_the_room(notebook: Path, monkeypatch: pyt
     assert len(lines(sidecar(notebook))) == 300
 
 
-def test_memory_stays_flat_for_many_calls(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_stays_flat_for_many_calls(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_writer, "MAX_KNOWN", 2_000)
     monkeypatch.setattr(prompt_writer, "MAX_WAITING", 1_000_000)
     write = writer(notebook)
@@ -429,6 +433,7 @@ def test_memory_stays_flat_for_many_calls(notebook: Path, monkeypatch: pytest.Mo
     tracemalloc.start()
     try:
         for number in range(20_000):
+            await keeper.room()
             keeper.hear(started(number, f"{number:1000}"))
             keeper.hear(CallFinished("turn-01-a", call(number, prompt_digest=digest(number))))
         write.close()
@@ -437,6 +442,63 @@ def test_memory_stays_flat_for_many_calls(notebook: Path, monkeypatch: pytest.Mo
         tracemalloc.stop()
     assert most < 12_000_000
     assert len(lines(sidecar(notebook))) == 20_000
+
+
+async def test_the_event_loop_goes_on_while_calls_wait_for_room(
+    notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_writer, "MAX_WAITING", 1_000)
+    goes_on = threading.Event()
+    batch = PromptKeeper._batch
+
+    def held(keeper: PromptKeeper) -> Any:
+        goes_on.wait(60)
+        return batch(keeper)
+
+    monkeypatch.setattr(PromptKeeper, "_batch", held)
+    write = writer(notebook)
+    passed: list[int] = []
+
+    async def ask(number: int) -> None:
+        await write.room()
+        write(started(number, f"{number} " + "x" * 2_000))
+        passed.append(number)
+
+    await ask(0)
+    asking = [asyncio.create_task(ask(number)) for number in range(1, 20)]
+    given_up = asyncio.create_task(ask(20))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert passed == [0], "the others wait, and the loop did not"
+    given_up.cancel()
+    goes_on.set()
+    await asyncio.gather(*asking)
+    write.close()
+    assert sorted(passed) == list(range(20))
+    assert len(lines(sidecar(notebook))) == 20
+
+
+async def test_calls_do_not_wait_for_a_disk_that_is_full(
+    notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_writer, "MAX_WAITING", 1_000)
+    goes_on = threading.Event()
+
+    def full(*_: object) -> None:
+        goes_on.wait(60)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ZstdLog, "write", full)
+    said: Say = []
+    write = writer(notebook, said)
+    write(started(0, "x" * 2_000))
+    waiting = asyncio.create_task(write.room())
+    await asyncio.sleep(0)
+    goes_on.set()
+    await waiting
+    await write.room()
+    write.close()
+    assert "No space left" in said[0]
 
 
 def test_it_is_read_while_it_is_written(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:

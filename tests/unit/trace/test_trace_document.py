@@ -29,7 +29,7 @@ def test_calls_stand_below_their_cell_and_hostile_texts_in_them_are_shown_as_tex
     shown = table.data["text/html"]
     assert shown.startswith("<details><summary>30 sub-calls · ")
     assert shown.count("<tr>") == 21
-    assert not any(text in shown for text in ("<script", "<img", "\u202e"))
+    assert not any(text in shown for text in ("<script", "<img", "\u202e", "$1$", "<code>"))
     assert "10 more. All of them: rlm show TRACE --cell turn-01-a --calls" in shown
     assert read_trace(path).cells[-1].outputs == []
 

@@ -300,6 +300,21 @@ def test_a_terminal_of_another_encoding_gets_characters_that_it_has() -> None:
     assert terminal.rows == ["turn 1 - ##-- . | ?"]
 
 
+@pytest.mark.parametrize("columns", [7, 20, 80])
+def test_a_long_remark_breaks_between_words(columns: int) -> None:
+    shown = Shown(columns, 40)
+    said = (
+        "That answer  was not taken, because \u4f60\u597d the cell before it ended in an error. " + "x" * 30
+    )
+    shown.view.tell(said)
+    rows = shown.tell(TurnStarted(1))
+    assert "".join(rows).replace(" ", "").startswith(said.replace(" ", ""))
+    broken = [
+        word for word in said.split() if len(word) < columns - 1 and not any(word in row for row in rows)
+    ]
+    assert broken == []
+
+
 def test_what_others_print_to_stderr_comes_above_the_frame_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Seen()
     monkeypatch.setattr(sys, "stderr", terminal)

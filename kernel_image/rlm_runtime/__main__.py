@@ -77,11 +77,11 @@ def _run_kernel(hello: Hello) -> None:
 
     engine.remember()
     with lean.imports(debugger=hello.get("debugger", False)):
-        app = _kernel()
+        app = kernel()
     app.start()
 
 
-def _kernel() -> Any:
+def kernel() -> Any:
     """A kernel that is ready to start. Loads all that is there before the first cell."""
     from ipykernel.kernelapp import IPKernelApp
     from traitlets.config import Config
@@ -99,7 +99,7 @@ def _kernel() -> Any:
     return app
 
 
-def _write(hello: Hello) -> None:
+def write(hello: Hello) -> None:
     """What the kernel is told, by files that code in it may read."""
     ports = {f"{name}_port": number for name, number in SOCKETS.items()}
     connection = {
@@ -163,7 +163,7 @@ class _First:
             bridge.turn()
             if bridge.over or self._told_to_end or time.monotonic() - bridge.heard > FIRST_SECONDS:
                 return None
-        _write(bridge.hello)
+        write(bridge.hello)
         return bridge.hello
 
     def serve(self, kernel: int) -> int:

@@ -1,0 +1,77 @@
+"""Writes the bundle: `python -m rlm_runtime.bundling`, when the image is built.
+
+A kernel is started here, as in a container, and what it has imported is kept.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+from typing import Any
+
+from rlm_runtime import bundle
+from rlm_runtime.bundle import Kept, Unread
+
+_LATE = ("rlm_runtime.", "ssl", "asyncio.sslproto")
+"""Modules, and packages with all that is in them, that are unread unless the kernel needs them at its start."""
+
+
+class _Unreading:
+    """Finds those that may stay unread, as Python does, and has them unread."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith(_LATE):
+            return None
+        kept = _kept(name, PathFinder.find_spec(name, path, target), late=True)
+        return None if kept is None else bundle.spec_of(name, kept)
+
+
+def _kept(name: str, spec: ModuleSpec | None, *, late: bool) -> Any:
+    if spec is None or type(spec.loader) is not SourceFileLoader or spec.origin is None:
+        return None
+    code: Any = spec.loader.get_code(name)
+    is_package = spec.submodule_search_locations is not None
+    return Kept(spec.origin, spec.cached, is_package, marshal.dumps(code) if late else code)
+
+
+def _collect(before: set[str]) -> dict[str, tuple[Any, ...]]:
+    """What has been imported since there were the modules `before`."""
+    kept = {}
+    for name, module in list(sys.modules.items()):
+        spec = module.__spec__ if isinstance(module, ModuleType) else None
+        if name in before or spec is None or spec.name != name:
+            continue
+        if (found := _kept(name, spec, late=type(module) is Unread)) is not None:
+            kept[name] = tuple(found)
+    return kept
+
+
+def main() -> None:
+    """Start a kernel that speaks to nobody, and write the bundle. Ends this process, with 1 if it does not start."""
+    from rlm_contract import RUN
+
+    from rlm_runtime import __main__ as first
+    from rlm_runtime import engine, lean
+
+    before = set(sys.modules)
+    engine.remember()
+    first.write({"key": "-", "session": {}})  # type: ignore[typeddict-item]
+    os.unlink(f"{RUN}/session.json")  # without it no host is asked
+    said = os.dup(2)
+    with lean.imports(debugger=False):
+        sys.meta_path.insert(0, _Unreading())  # type: ignore[arg-type]
+        app = first.kernel()
+        kept = _collect(before)
+    if "FINAL" not in app.shell.user_ns:
+        os.write(said, b"The kernel does not start as in a container.\n")
+        os._exit(1)
+    with open(bundle.PLACE, "wb") as file:
+        marshal.dump(kept, file)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ Hundreds of files that are looked for, opened and read one by one take twice as 
 when the image is built (`bundling`), by the Python that reads it. Without it, as outside of an image, modules
 are imported as ever.
 
-Some modules are imported by others long before anything of them is used, if it ever is. These stay unread:
+So are the regular expressions that they compile. Some modules are imported by others long before anything of them is used, if it ever is. These stay unread:
 their code runs once somebody asks for something of theirs.
 
 Code in a cell sees none of this: modules and their loaders are as if Python had found them itself.
@@ -12,7 +12,9 @@ Code in a cell sees none of this: modules and their loaders are as if Python had
 
 from __future__ import annotations
 
+import _sre
 import marshal
+import re
 import sys
 import threading
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -42,6 +44,7 @@ class Finder:
     """Finds the modules that are kept. Owned by the main thread, before the first cell."""
 
     def __init__(self, kept: dict[str, tuple[Any, ...]]) -> None:
+        """`kept`: a `Kept` of each module."""
         self._kept = kept
 
     def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
@@ -134,8 +137,12 @@ def install() -> Finder | None:
     """
     try:
         with open(PLACE, "rb") as file:
-            finder = Finder(marshal.loads(file.read()))
+            kept, patterns = marshal.loads(file.read())
     except OSError:
         return None
+    # As if `re.compile` had made them: for the modules it is a look into its cache.
+    for text, flags, made in patterns:
+        re._cache[type(text), text, flags] = _sre.compile(*made)  # type: ignore[attr-defined]
+    finder = Finder(kept)
     sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
     return finder

@@ -1,4 +1,4 @@
-"""Writes the bundle: `python -m rlm_runtime.bundling`, when the image is built.
+"""Writes the bundle (`rlm_runtime.bundle`): `python -m rlm_runtime.bundling`, when the image is built.
 
 A kernel is started here, as in a container, and what it has imported is kept.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import marshal
 import os
+import re
+import re._compiler
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -49,6 +51,33 @@ def _collect(before: set[str]) -> dict[str, tuple[Any, ...]]:
     return kept
 
 
+class _Recorder:
+    """`_sre` for `re._compiler`: remembers what patterns were made of."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.made: dict[int, tuple[Any, ...]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def compile(self, *of: Any) -> Any:
+        pattern = self._real.compile(*of)
+        self.made[id(pattern)] = of
+        return pattern
+
+
+def _patterns(recorder: _Recorder) -> list[tuple[Any, ...]]:
+    """What is in the cache of `re`: its text and flags there, and what it was made of."""
+    found = []
+    for (_, text, flags), pattern in getattr(re, "_cache", {}).items():
+        if (made := recorder.made.get(id(pattern))) is not None:
+            text, made_flags, code, groups, names, indexed = made
+            made = (text, int(made_flags), list(map(int, code)), groups, dict(names), tuple(indexed))
+            found.append((text, int(flags), made))
+    return found
+
+
 def main() -> None:
     """Start a kernel that speaks to nobody, and write the bundle. Ends this process, with 1 if it does not start."""
     from rlm_contract import RUN
@@ -57,6 +86,7 @@ def main() -> None:
     from rlm_runtime import engine, lean
 
     before = set(sys.modules)
+    recorder = re._compiler._sre = _Recorder(re._compiler._sre)  # type: ignore[attr-defined]
     engine.remember()
     first.write({"key": "-", "session": {}})  # type: ignore[typeddict-item]
     os.unlink(f"{RUN}/session.json")  # without it no host is asked
@@ -69,7 +99,7 @@ def main() -> None:
         os.write(said, b"The kernel does not start as in a container.\n")
         os._exit(1)
     with open(bundle.PLACE, "wb") as file:
-        marshal.dump(kept, file)
+        marshal.dump((kept, _patterns(recorder)), file)
     os._exit(0)
 
 

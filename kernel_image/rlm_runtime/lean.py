@@ -39,7 +39,12 @@ def imports(*, debugger: bool) -> Iterator[None]:
     gc.disable()  # nothing of what is imported is garbage
     finder = None if debugger else bundle.install()
     sys.modules.update(stand_ins)
-    _open_lazily(_CLIENT, write_connection_file="connect", BlockingKernelClient="blocking.client")
+    _open_lazily(
+        _CLIENT,
+        write_connection_file="connect",
+        find_connection_file="connect",
+        BlockingKernelClient="blocking.client",
+    )
     try:
         yield
     finally:

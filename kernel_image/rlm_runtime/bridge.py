@@ -64,7 +64,9 @@ class _Link:
 class Bridge:
     """Between the descriptors `source` and `sink`, which lead to the host, and the sockets in `folder`."""
 
-    def __init__(self, source: int, sink: int, listener: socket.socket, folder: str | Path, errors: int) -> None:
+    def __init__(
+        self, source: int, sink: int, listener: socket.socket, folder: str | Path, errors: int
+    ) -> None:
         self._source, self._sink, self._folder, self._errors = source, sink, folder, errors
         self._listener = listener
         self._reader = frames.Reader()

@@ -1,10 +1,10 @@
 """The code of the modules that a kernel imports before its first cell, in one file of the image.
 
-Hundreds of files that are looked for, opened and read one by one take twice as long. The file is written
-when the image is built (`bundling`), by the Python that reads it. Without it, as outside of an image, modules
-are imported as ever.
+Hundreds of files that are looked for, opened and read one by one take twice as long. So do the regular
+expressions that they compile, which are kept as well. The file is written when the image is built
+(`bundling`), by the Python that reads it. Without it, as outside of an image, modules are imported as ever.
 
-So are the regular expressions that they compile. Some modules are imported by others long before anything of them is used, if it ever is. These stay unread:
+Some modules are imported by others long before anything of them is used, if it ever is. These stay unread:
 their code runs once somebody asks for something of theirs.
 
 Code in a cell sees none of this: modules and their loaders are as if Python had found them itself.
@@ -12,8 +12,9 @@ Code in a cell sees none of this: modules and their loaders are as if Python had
 
 from __future__ import annotations
 
-import _sre
+import _sre  # type: ignore[import-not-found]
 import marshal
+import os
 import re
 import sys
 import threading
@@ -114,7 +115,7 @@ class Unread(ModuleType):
 
 
 def _read(module: ModuleType) -> None:
-    """Run its code, whichever thread asks; the others wait, and code that it runs sees as much as there is."""
+    """Run its code, whichever thread asks. Others wait; what that code runs sees as much as there is."""
     name = module.__name__
     if (unread := _unread.get(name)) is None:
         return
@@ -131,18 +132,26 @@ def _read(module: ModuleType) -> None:
         del _unread[name]
 
 
+def changed() -> list[int]:
+    """When something was put into the folders of the image's packages last, in seconds of the clock."""
+    return [int(os.stat(folder).st_mtime) for folder in sys.path if folder.startswith("/opt/rlm/")]
+
+
 def install() -> Finder | None:
-    """Have modules found in the bundle from now on, until the finder is taken from `sys.meta_path`; None
-    where there is no bundle.
+    """Have modules found in the bundle from now on, until the finder is taken from `sys.meta_path`.
+
+    None where there is no bundle, or another image was made of this one, with other packages.
     """
     try:
         with open(PLACE, "rb") as file:
-            kept, patterns = marshal.loads(file.read())
+            then, kept, patterns = marshal.loads(file.read())
     except OSError:
+        return None
+    if then != changed():
         return None
     # As if `re.compile` had made them: for the modules it is a look into its cache.
     for text, flags, made in patterns:
         re._cache[type(text), text, flags] = _sre.compile(*made)  # type: ignore[attr-defined]
     finder = Finder(kept)
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     return finder

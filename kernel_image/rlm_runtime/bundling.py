@@ -8,7 +8,7 @@ from __future__ import annotations
 import marshal
 import os
 import re
-import re._compiler
+import re._compiler  # type: ignore[import-not-found]
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -17,15 +17,17 @@ from typing import Any
 from rlm_runtime import bundle
 from rlm_runtime.bundle import Kept, Unread
 
-_LATE = ("rlm_runtime.", "ssl", "asyncio.sslproto")
-"""Modules, and packages with all that is in them, that are unread unless the kernel needs them at its start."""
+_LATE = frozenset(("ssl", "asyncio.sslproto"))
+"""Beside all of `rlm_runtime`: modules that are unread unless the kernel needs them at its start. Others
+import them whole (`import ssl`), and use them only in functions.
+"""
 
 
 class _Unreading:
     """Finds those that may stay unread, as Python does, and has them unread."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if not name.startswith(_LATE):
+        if name not in _LATE and not name.startswith("rlm_runtime."):
             return None
         kept = _kept(name, PathFinder.find_spec(name, path, target), late=True)
         return None if kept is None else bundle.spec_of(name, kept)
@@ -79,27 +81,31 @@ def _patterns(recorder: _Recorder) -> list[tuple[Any, ...]]:
 
 
 def main() -> None:
-    """Start a kernel that speaks to nobody, and write the bundle. Ends this process, with 1 if it does not start."""
+    """Start a kernel that speaks to nobody, and write the bundle.
+
+    Ends this process, with 1 if there is none.
+    """
     from rlm_contract import RUN
 
     from rlm_runtime import __main__ as first
     from rlm_runtime import engine, lean
 
     before = set(sys.modules)
-    recorder = re._compiler._sre = _Recorder(re._compiler._sre)  # type: ignore[attr-defined]
+    recorder = re._compiler._sre = _Recorder(re._compiler._sre)
     engine.remember()
     first.write({"key": "-", "session": {}})  # type: ignore[typeddict-item]
     os.unlink(f"{RUN}/session.json")  # without it no host is asked
     said = os.dup(2)
     with lean.imports(debugger=False):
-        sys.meta_path.insert(0, _Unreading())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Unreading())
         app = first.kernel()
         kept = _collect(before)
     if "FINAL" not in app.shell.user_ns:
         os.write(said, b"The kernel does not start as in a container.\n")
         os._exit(1)
-    with open(bundle.PLACE, "wb") as file:
-        marshal.dump((kept, _patterns(recorder)), file)
+    with open(f"{bundle.PLACE}.new", "wb") as file:
+        marshal.dump((bundle.changed(), kept, _patterns(recorder)), file)
+    os.replace(file.name, bundle.PLACE)
     os._exit(0)
 
 

@@ -1,6 +1,6 @@
 """Writes the bundle (`rlm_runtime.bundle`): `python -m rlm_runtime.bundling`, when the image is built.
 
-A kernel is started here, as in a container, and what it has imported is kept.
+A kernel is started here, as in a container, and what it has imported by its first cell is kept.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import marshal
 import os
 import re
 import re._compiler  # type: ignore[import-not-found]
+import shutil
 import sys
+import tempfile
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
@@ -80,6 +82,21 @@ def _patterns(recorder: _Recorder) -> list[tuple[Any, ...]]:
     return found
 
 
+def _work(shell: Any) -> None:
+    """Do what every question asks of its kernel: load a text, tell of it, and run a cell that shows one."""
+    from rlm_runtime import api, files, wire
+
+    path = f"{tempfile.mkdtemp()}/context.txt"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("One line.\nAnother.\n")
+    wire.call = lambda *_: {"inside": path, "path": path, "directory": False}
+    files.load_files([path])
+    api.describe()
+    shell.transform_cell("print(len(context))")
+    shell.display_formatter.format("text")
+    shutil.rmtree(os.path.dirname(path))
+
+
 def main() -> None:
     """Start a kernel that speaks to nobody, and write the bundle.
 
@@ -98,9 +115,10 @@ def main() -> None:
     said = os.dup(2)
     with lean.imports(debugger=False):
         sys.meta_path.insert(0, _Unreading())
-        app = first.kernel()
+        shell = first.kernel().shell
+        _work(shell)
         kept = _collect(before)
-    if "FINAL" not in app.shell.user_ns:
+    if "FINAL" not in shell.user_ns:
         os.write(said, b"The kernel does not start as in a container.\n")
         os._exit(1)
     with open(f"{bundle.PLACE}.new", "wb") as file:

@@ -7,7 +7,7 @@ from typing import Any
 KINDS = """
 import collections, sys
 kinds = {name: type(module).__name__ for name, module in sys.modules.items() if name.startswith("rlm_runtime.")}
-print(collections.Counter(kinds.values()).get("Unread", 0) > 10, kinds["rlm_runtime.wire"])
+print(collections.Counter(kinds.values()).get("Unread", 0) >= 5, kinds["rlm_runtime.wire"])
 print([type(finder).__name__ for finder in sys.meta_path if type(finder).__module__ == "rlm_runtime.bundle"])
 print({type(sys.modules[name].__spec__.loader).__name__ for name in ("IPython", "asyncio", "traitlets")})
 """

@@ -26,9 +26,8 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
-import traceback
-from pathlib import Path
 from typing import Any
 
 from rlm_contract import CALLS, EXIT_LEASE, EXIT_OOM, RUN, SOCKETS, Hello
@@ -40,8 +39,8 @@ FIRST_SECONDS = 60.0
 _LEAST_NICE = 19
 _PR_SET_DUMPABLE = 4
 _OOM_COUNTERS = (
-    Path("/sys/fs/cgroup/memory.events"),  # cgroup v2
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),  # cgroup v1
+    "/sys/fs/cgroup/memory.events",  # cgroup v2
+    "/sys/fs/cgroup/memory/memory.oom_control",  # cgroup v1
 )
 
 
@@ -51,7 +50,8 @@ def _oom_kills() -> int:
     """
     for counter in _OOM_COUNTERS:
         try:
-            fields = dict(line.split() for line in counter.read_text().splitlines())
+            with open(counter, encoding="ascii") as lines:
+                fields = dict(line.split() for line in lines)
             return int(fields.get("oom_kill", 0))
         except (OSError, ValueError):
             continue
@@ -77,11 +77,11 @@ def _run_kernel(hello: Hello) -> None:
 
     engine.remember()
     with lean.imports(debugger=hello.get("debugger", False)):
-        app = _kernel()
+        app = kernel()
     app.start()
 
 
-def _kernel() -> Any:
+def kernel() -> Any:
     """A kernel that is ready to start. Loads all that is there before the first cell."""
     from ipykernel.kernelapp import IPKernelApp
     from traitlets.config import Config
@@ -99,7 +99,7 @@ def _kernel() -> Any:
     return app
 
 
-def _write(hello: Hello) -> None:
+def write(hello: Hello) -> None:
     """What the kernel is told, by files that code in it may read."""
     ports = {f"{name}_port": number for name, number in SOCKETS.items()}
     connection = {
@@ -110,9 +110,12 @@ def _write(hello: Hello) -> None:
         **ports,
     }
     for name, told in (("session.json", hello["session"]), ("connection.json", connection)):
-        path = Path(RUN, name)
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(told))
+        with open(f"{RUN}/{name}", "w", encoding="ascii", opener=_for_us_alone) as file:
+            json.dump(told, file)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _become_kernel(errors: int) -> None:
@@ -150,7 +153,7 @@ class _First:
         listener.listen(128)
         os.set_blocking(2, False)  # what is said last must not keep the container
         said, self.errors = os.pipe()
-        self._bridge = Bridge(0, 1, listener, Path(RUN), said)
+        self._bridge = Bridge(0, 1, listener, RUN, said)
         self._bridge.wake_by(woken)
 
     def _end(self, *_: object) -> None:
@@ -163,7 +166,7 @@ class _First:
             bridge.turn()
             if bridge.over or self._told_to_end or time.monotonic() - bridge.heard > FIRST_SECONDS:
                 return None
-        _write(bridge.hello)
+        write(bridge.hello)
         return bridge.hello
 
     def serve(self, kernel: int) -> int:
@@ -212,7 +215,7 @@ def main() -> None:
             status = first.serve(kernel)
         except Exception:
             with contextlib.suppress(BlockingIOError):
-                traceback.print_exc()
+                sys.excepthook(*sys.exc_info())
     os._exit(status)
 
 

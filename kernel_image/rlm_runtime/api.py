@@ -39,7 +39,6 @@ from rlm_runtime.delivery import delivery, plain
 from rlm_runtime.lastcell import LastCell
 from rlm_runtime.names import Names
 from rlm_runtime.pdfpages import pdf_page
-from rlm_runtime.picturefile import Picture
 from rlm_runtime.schemas import Wanted
 
 if TYPE_CHECKING:
@@ -354,7 +353,9 @@ def install(shell: InteractiveShell, cells: Cells) -> None:
     predecessor.install(shell.user_ns)
     _names.append(Names(shell.user_ns, NAMES, IMPORTED))
     hosttools.on_declared(_names[0].have)
-    shell.display_formatter.mimebundle_formatter.for_type(Picture, pictures.shown)
+    shell.display_formatter.mimebundle_formatter.for_type_by_name(
+        "rlm_runtime.picturefile", "Picture", lambda picture, **options: pictures.shown(picture, **options)
+    )
     display.hint_about(_names[0].hint)
     last = LastCell(shell)
     display.hint_about(last.hint)

@@ -19,10 +19,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlm_contract import SOCKETS, VERSION, End, Hello, Welcome, frames, glance
 from rlm_contract.frames import CLOSE, CREDIT, DATA, END, HELLO, INTERRUPT, LIFE, OPEN, WELCOME
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_CALLERS = 512
 """Connections for host calls at once. Others wait to be accepted."""
@@ -61,7 +64,9 @@ class _Link:
 class Bridge:
     """Between the descriptors `source` and `sink`, which lead to the host, and the sockets in `folder`."""
 
-    def __init__(self, source: int, sink: int, listener: socket.socket, folder: Path, errors: int) -> None:
+    def __init__(
+        self, source: int, sink: int, listener: socket.socket, folder: str | Path, errors: int
+    ) -> None:
         self._source, self._sink, self._folder, self._errors = source, sink, folder, errors
         self._listener = listener
         self._reader = frames.Reader()
@@ -208,7 +213,7 @@ class Bridge:
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
         try:
-            sock.connect(str(self._folder / f"k-{SOCKETS[name]}"))
+            sock.connect(f"{self._folder}/k-{SOCKETS[name]}")
         except (OSError, KeyError):
             sock.close()
             self._gone.add(channel)

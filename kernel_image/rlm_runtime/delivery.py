@@ -21,7 +21,7 @@ from collections import UserString
 from collections.abc import Collection, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any, NamedTuple
 
-from rlm_runtime.tables import unique
+from rlm_runtime import tables
 
 _SMALL_ROWS, _SMALL_COLUMNS, _SMALL_CELL = 30, 8, 60
 """What a table has at most to be shown as Markdown; characters of a cell."""
@@ -161,7 +161,7 @@ class _Plain:
             (str(self._key(name)), frame.iloc[:, place].tolist()) for place, name in enumerate(frame.columns)
         ]
         columns = _index_columns(self, frame) + columns
-        names = unique((name for name, _ in columns), ".", 1)
+        names = tables.unique((name for name, _ in columns), ".", 1)
         self._count(sum(len(name) + 4 for name in names) * len(frame))
         rows = zip(*(cells for _, cells in columns), strict=True)
         return [{name: self.of(cell) for name, cell in zip(names, row, strict=True)} for row in rows]

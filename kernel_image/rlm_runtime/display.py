@@ -15,10 +15,9 @@ from collections.abc import Callable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import hints
+from rlm_runtime import hints, shown
 from rlm_runtime.descriptors import Descriptor
 from rlm_runtime.paced import Paced
-from rlm_runtime.shown import text_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
@@ -177,7 +176,7 @@ class CappedDisplay:
                 }, {}
             return {}, {}
         data, metadata = self._format(obj, *args, **kwargs)
-        if (said := text_of(data)) is not None:
+        if (said := shown.text_of(data)) is not None:
             data["text/plain"] = said
         return self._cap(data), metadata
 

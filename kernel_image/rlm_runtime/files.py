@@ -13,11 +13,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlm_runtime import byname, forms, granted, labels, look, memory, packing, remarks, wire
-from rlm_runtime.formats import read_file
+from rlm_runtime import (
+    byname,
+    formats,
+    forms,
+    granted,
+    kinds,
+    labels,
+    look,
+    memory,
+    packing,
+    remarks,
+    wire,
+)
 from rlm_runtime.granted import Granted
 from rlm_runtime.hits import Hit
-from rlm_runtime.kinds import is_format
 from rlm_runtime.lazytext import LazyText
 from rlm_runtime.picturefile import Picture
 from rlm_runtime.readers import Read
@@ -190,7 +200,7 @@ def _read_one(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
     path = str(one.path)
     byname.link(names[path], one.inside)
     try:
-        read = read_file(one.inside, one.path.name, room=_room())
+        read = formats.read_file(one.inside, one.path.name, room=_room())
     except (Unreadable, OSError) as error:
         raise wire.FileRefused(f"{path}: {error}") from None
     except MemoryError:
@@ -216,10 +226,10 @@ def _read_folder(one: Granted, names: Mapping[str, str]) -> dict[str, Text]:
     count = 0
     for member, path in _members(one):
         try:
-            read = read_file(member, member.name, room=_room(left))
+            read = formats.read_file(member, member.name, room=_room(left))
         except (Unreadable, OSError, MemoryError) as error:
             one.left_out.add("binary or unreadable files", str(member.relative_to(one.inside)))
-            if is_format(member.name) and len(_left_out) < _STATUS_ROWS:
+            if kinds.is_format(member.name) and len(_left_out) < _STATUS_ROWS:
                 _leave_out(path, names[path], str(error).removeprefix(f"{member.name}: "))
             continue
         texts = _named(path, member, names[path], read)

@@ -16,8 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import NamedTuple, TypeVar
 
-from rlm_runtime import charsets
-from rlm_runtime.kinds import is_format
+from rlm_runtime import charsets, kinds
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _GLOB = re.compile(r"[*?\[]")
@@ -121,7 +120,7 @@ def meant(name: str, texts: Mapping[str, _Text]) -> dict[str, _Text]:
 def _files(label: str) -> Iterator[str]:
     """The names of the files that a text of this name is a part of: `book.xlsx` of `book.xlsx/Sales`."""
     parts = label.split("/")
-    return ("/".join(parts[:end]) for end in range(1, len(parts)) if is_format(parts[end - 1]))
+    return ("/".join(parts[:end]) for end in range(1, len(parts)) if kinds.is_format(parts[end - 1]))
 
 
 def unknown(name: str, names: Collection[str]) -> str:

@@ -17,6 +17,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from rlm_runtime import bundle
+
 _CLIENT = "jupyter_client"
 
 
@@ -35,11 +37,19 @@ def imports(*, debugger: bool) -> Iterator[None]:
         ),
     }
     gc.disable()  # nothing of what is imported is garbage
+    finder = None if debugger else bundle.install()
     sys.modules.update(stand_ins)
-    _open_lazily(_CLIENT, write_connection_file="connect")
+    _open_lazily(
+        _CLIENT,
+        write_connection_file="connect",
+        find_connection_file="connect",
+        BlockingKernelClient="blocking.client",
+    )
     try:
         yield
     finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]

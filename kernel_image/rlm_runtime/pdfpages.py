@@ -6,8 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import wire
-from rlm_runtime.pictures import check_side, located
+from rlm_runtime import pictures, wire
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,14 +23,14 @@ def pdf_page(file: Any, page: int = 1, *, side: int = 1568) -> Image:
     """
     import pypdfium2
 
-    check_side(side, "side")
+    pictures.check_side(side, "side")
     with _pdfium:
         return _drawn(pypdfium2, file, page, side)
 
 
 def _drawn(pypdfium2: Any, file: Any, page: int, side: int) -> Image:
     try:
-        document = pypdfium2.PdfDocument(located(file) if isinstance(file, (str, Path)) else file)
+        document = pypdfium2.PdfDocument(pictures.located(file) if isinstance(file, (str, Path)) else file)
     except (pypdfium2.PdfiumError, OSError, ValueError, TypeError, wire.FileRefused) as error:
         raise wire.PictureError(f"this PDF cannot be opened: {error}") from None
     try:

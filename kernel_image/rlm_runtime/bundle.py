@@ -1,0 +1,157 @@
+"""The code of the modules that a kernel imports before its first cell, in one file of the image.
+
+Hundreds of files that are looked for, opened and read one by one take twice as long. So do the regular
+expressions that they compile, which are kept as well. The file is written when the image is built
+(`bundling`), by the Python that reads it. Without it, as outside of an image, modules are imported as ever.
+
+Some modules are imported by others long before anything of them is used, if it ever is. These stay unread:
+their code runs once somebody asks for something of theirs.
+
+Code in a cell sees none of this: modules and their loaders are as if Python had found them itself.
+"""
+
+from __future__ import annotations
+
+import _sre  # type: ignore[import-not-found]
+import marshal
+import os
+import re
+import sys
+import threading
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import ModuleType
+from typing import Any, NamedTuple
+
+PLACE = "/opt/rlm/kernel.bundle"
+_KNOWN = frozenset(
+    ("__class__", "__name__", "__spec__", "__loader__", "__package__", "__file__", "__cached__", "__path__")
+)
+"""Attributes that a module has before its code has run."""
+
+
+class Kept(NamedTuple):
+    """A module: where its source and its bytecode are, whether it is a package, and its code.
+
+    That of one which stays unread is bytes of `marshal`.
+    """
+
+    source: str
+    cached: str | None
+    is_package: bool
+    code: Any
+
+
+class Finder:
+    """Finds the modules that are kept. Owned by the main thread, before the first cell."""
+
+    def __init__(self, kept: dict[str, tuple[Any, ...]]) -> None:
+        """`kept`: a `Kept` of each module."""
+        self._kept = kept
+
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
+        """Called by `import`; a module is found once."""
+        found = self._kept.pop(name, None)
+        return None if found is None else spec_of(name, Kept(*found))
+
+
+class _Loader:
+    """Runs code that has been read, and leaves Python's own loader in its place."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """An ordinary module is made."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec, code = module.__spec__, self._kept.code
+        assert spec is not None
+        spec.loader = module.__loader__ = SourceFileLoader(spec.name, self._kept.source)
+        if isinstance(code, bytes):
+            _unread[spec.name] = _Code(code)
+            module.__class__ = Unread
+        else:
+            exec(code, module.__dict__)
+
+
+def spec_of(name: str, kept: Kept) -> ModuleSpec:
+    """What `import` makes the module of."""
+    spec = ModuleSpec(name, _Loader(kept), origin=kept.source, is_package=kept.is_package)  # type: ignore[arg-type]
+    spec.has_location = True
+    spec.cached = kept.cached
+    if spec.submodule_search_locations is not None:
+        spec.submodule_search_locations.append(kept.source.rpartition("/")[0])
+    return spec
+
+
+class _Code:
+    """The code of a module that is unread."""
+
+    def __init__(self, code: bytes) -> None:
+        self.code = code
+        self.lock = threading.RLock()
+        self.runs = False
+
+
+_unread: dict[str, _Code] = {}
+
+
+class Unread(ModuleType):
+    """A module until something of it is asked for: then its code runs, and it is an ordinary one."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in _KNOWN:
+            _read(self)
+        return ModuleType.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _KNOWN:
+            _read(self)
+        ModuleType.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _read(self)
+        ModuleType.__delattr__(self, name)
+
+
+def _read(module: ModuleType) -> None:
+    """Run its code, whichever thread asks. Others wait; what that code runs sees as much as there is."""
+    name = module.__name__
+    if (unread := _unread.get(name)) is None:
+        return
+    with unread.lock:
+        if unread.runs:
+            return
+        unread.runs = True
+        try:
+            exec(marshal.loads(unread.code), ModuleType.__getattribute__(module, "__dict__"))
+        except BaseException:  # an interrupt, say: whoever asks next begins anew
+            unread.runs = False
+            raise
+        module.__class__ = ModuleType
+        del _unread[name]
+
+
+def changed() -> list[int]:
+    """When something was put into the folders of the image's packages last, in seconds of the clock."""
+    return [int(os.stat(folder).st_mtime) for folder in sys.path if folder.startswith("/opt/rlm/")]
+
+
+def install() -> Finder | None:
+    """Have modules found in the bundle from now on, until the finder is taken from `sys.meta_path`.
+
+    None where there is no bundle, or another image was made of this one, with other packages.
+    """
+    try:
+        with open(PLACE, "rb") as file:
+            then, kept, patterns = marshal.loads(file.read())
+    except OSError:
+        return None
+    if then != changed():
+        return None
+    # As if `re.compile` had made them: for the modules it is a look into its cache.
+    for text, flags, made in patterns:
+        re._cache[type(text), text, flags] = _sre.compile(*made)  # type: ignore[attr-defined]
+    finder = Finder(kept)
+    sys.meta_path.insert(0, finder)
+    return finder

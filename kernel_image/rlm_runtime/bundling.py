@@ -1,0 +1,131 @@
+"""Writes the bundle (`rlm_runtime.bundle`): `python -m rlm_runtime.bundling`, when the image is built.
+
+A kernel is started here, as in a container, and what it has imported by its first cell is kept.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import re
+import re._compiler  # type: ignore[import-not-found]
+import shutil
+import sys
+import tempfile
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+from typing import Any
+
+from rlm_runtime import bundle
+from rlm_runtime.bundle import Kept, Unread
+
+_LATE = frozenset(("ssl", "asyncio.sslproto"))
+"""Beside all of `rlm_runtime`: modules that are unread unless the kernel needs them at its start. Others
+import them whole (`import ssl`), and use them only in functions.
+"""
+
+
+class _Unreading:
+    """Finds those that may stay unread, as Python does, and has them unread."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name not in _LATE and not name.startswith("rlm_runtime."):
+            return None
+        kept = _kept(name, PathFinder.find_spec(name, path, target), late=True)
+        return None if kept is None else bundle.spec_of(name, kept)
+
+
+def _kept(name: str, spec: ModuleSpec | None, *, late: bool) -> Any:
+    if spec is None or type(spec.loader) is not SourceFileLoader or spec.origin is None:
+        return None
+    code: Any = spec.loader.get_code(name)
+    is_package = spec.submodule_search_locations is not None
+    return Kept(spec.origin, spec.cached, is_package, marshal.dumps(code) if late else code)
+
+
+def _collect(before: set[str]) -> dict[str, tuple[Any, ...]]:
+    """What has been imported since there were the modules `before`."""
+    kept = {}
+    for name, module in list(sys.modules.items()):
+        spec = module.__spec__ if isinstance(module, ModuleType) else None
+        if name in before or spec is None or spec.name != name:
+            continue
+        if (found := _kept(name, spec, late=type(module) is Unread)) is not None:
+            kept[name] = tuple(found)
+    return kept
+
+
+class _Recorder:
+    """`_sre` for `re._compiler`: remembers what patterns were made of."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.made: dict[int, tuple[Any, ...]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def compile(self, *of: Any) -> Any:
+        pattern = self._real.compile(*of)
+        self.made[id(pattern)] = of
+        return pattern
+
+
+def _patterns(recorder: _Recorder) -> list[tuple[Any, ...]]:
+    """What is in the cache of `re`: its text and flags there, and what it was made of."""
+    found = []
+    for (_, text, flags), pattern in getattr(re, "_cache", {}).items():
+        if (made := recorder.made.get(id(pattern))) is not None:
+            text, made_flags, code, groups, names, indexed = made
+            made = (text, int(made_flags), list(map(int, code)), groups, dict(names), tuple(indexed))
+            found.append((text, int(flags), made))
+    return found
+
+
+def _work(shell: Any) -> None:
+    """Do what every question asks of its kernel: load a text, tell of it, and run a cell that shows one."""
+    from rlm_runtime import api, files, wire
+
+    path = f"{tempfile.mkdtemp()}/context.txt"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("One line.\nAnother.\n")
+    wire.call = lambda *_: {"inside": path, "path": path, "directory": False}
+    files.load_files([path])
+    api.describe()
+    shell.transform_cell("print(len(context))")
+    shell.display_formatter.format("text")
+    shutil.rmtree(os.path.dirname(path))
+
+
+def main() -> None:
+    """Start a kernel that speaks to nobody, and write the bundle.
+
+    Ends this process, with 1 if there is none.
+    """
+    from rlm_contract import RUN
+
+    from rlm_runtime import __main__ as first
+    from rlm_runtime import engine, lean
+
+    before = set(sys.modules)
+    recorder = re._compiler._sre = _Recorder(re._compiler._sre)
+    engine.remember()
+    first.write({"key": "-", "session": {}})  # type: ignore[typeddict-item]
+    os.unlink(f"{RUN}/session.json")  # without it no host is asked
+    said = os.dup(2)
+    with lean.imports(debugger=False):
+        sys.meta_path.insert(0, _Unreading())
+        shell = first.kernel().shell
+        _work(shell)
+        kept = _collect(before)
+    if "FINAL" not in shell.user_ns:
+        os.write(said, b"The kernel does not start as in a container.\n")
+        os._exit(1)
+    with open(f"{bundle.PLACE}.new", "wb") as file:
+        marshal.dump((bundle.changed(), kept, _patterns(recorder)), file)
+    os.replace(file.name, bundle.PLACE)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

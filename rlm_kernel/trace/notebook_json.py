@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rlm_kernel import system
 from rlm_kernel.errors import TraceError
 from rlm_kernel.trace import shape
 from rlm_kernel.trace.nodes import by_lines
-from rlm_kernel.trace.packed import written
+from rlm_kernel.trace.packed import Packed
 
 
 def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
@@ -23,16 +24,17 @@ def serialised(cell: Mapping[str, Any], *, check: bool) -> str:
     """
     if check and (fault := shape.fault_of_made(cell)):
         raise TraceError(f"The cell {cell['id']} is no valid notebook cell: {fault}")
-    return "  " + json.dumps(_with_written_calls(by_lines(cell)), ensure_ascii=False, indent=1).replace(
+    mark, packed = secrets.token_hex(16), Packed(())
+
+    def left_as_written(value: Packed) -> str:
+        packed.items = value.items
+        return mark
+
+    text = "  " + json.dumps(by_lines(cell), ensure_ascii=False, indent=1, default=left_as_written).replace(
         "\n", "\n  "
     )
-
-
-def _with_written_calls(cell: dict[str, Any]) -> dict[str, Any]:
-    ours = cell["metadata"].get("rlm")
-    if not isinstance(ours, Mapping) or not isinstance(calls := ours.get("calls"), Sequence):
-        return cell
-    return {**cell, "metadata": {**cell["metadata"], "rlm": {**ours, "calls": written(calls)}}}
+    before, found, behind = text.partition(f'"{mark}"')
+    return f"{before}{packed.text()}{behind}" if found else text
 
 
 def replace(path: Path, cells: Iterable[str], metadata: Mapping[str, Any], *, durable: bool) -> None:

@@ -1,9 +1,7 @@
 """The JSON of a notebook, with the records of a cell's many calls left as they are written until one is asked
 for.
 
-A trace can have a million calls. As Python objects they would take gigabytes, as text a third of one. For the
-same reason many calls of a cell are written as texts of JSON: programs that open the notebook have one value
-for a call instead of fifteen. Both ways of writing them are read.
+A trace can have a million calls. As Python objects they would take gigabytes, as text a third of one.
 """
 
 from __future__ import annotations
@@ -56,9 +54,9 @@ class Packed(Sequence[dict[str, Any]]):
 
         self.items += [msgspec.Raw(msgspec.json.encode(one)) for one in more]
 
-    def texts(self) -> list[str]:
-        """Each object's JSON."""
-        return [bytes(memoryview(item)).decode("utf-8", "replace") for item in self.items]
+    def text(self) -> str:
+        """The JSON of the whole list."""
+        return (b"[" + b",\n".join(map(memoryview, self.items)) + b"]").decode("utf-8", "replace")
 
     def changed(self, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Packed:
         """The objects as `change` gives them, packed."""
@@ -72,34 +70,6 @@ def _object(item: msgspec.Raw) -> dict[str, Any]:
 
     found: dict[str, Any] = msgspec.json.decode(item)
     return found
-
-
-def written(calls: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-    """The calls of a cell as they stand in the notebook: objects, or if they are many, the JSON of each."""
-    if isinstance(calls, Packed):
-        return calls.texts()
-    if len(calls) < MANY:
-        return calls
-    return [json.dumps(call, ensure_ascii=False, separators=(",", ":")) for call in calls]
-
-
-def as_written(raw: Any) -> list[msgspec.Raw]:
-    """The JSON of each call in that of a list of them, which are objects or texts of JSON.
-
-    Raises msgspec.MsgspecError where that is no JSON.
-    """
-    import msgspec
-
-    items = msgspec.json.decode(raw, type=list[msgspec.Raw])
-    return [_unwrapped(item) if bytes(memoryview(item)[:1]) == b'"' else item for item in items]
-
-
-def _unwrapped(item: msgspec.Raw) -> msgspec.Raw:
-    import msgspec
-
-    text = msgspec.json.decode(item, type=str).strip()
-    msgspec.json.decode(text, type=msgspec.Raw)  # whether it is JSON
-    return msgspec.Raw(text)
 
 
 def parse(raw: bytes) -> Any:
@@ -149,13 +119,8 @@ def check_values(raw: bytes) -> None:
     """Raises ValueError for JSON with more than MAX_ALL values: each takes far more memory than the byte or
     two that it may have.
     """
-    if _most_values(raw) > MAX_ALL and _most_values(_structure(raw)) > MAX_ALL:
+    if _most_values(raw) > MAX_ALL and _most_values(_STRING.sub(b"", raw)) > MAX_ALL:
         raise ValueError(f"it has more than {MAX_ALL:,} values")
-
-
-def _structure(raw: bytes) -> bytes:
-    """JSON without its texts."""
-    return _STRING.sub(b"", raw)
 
 
 def _most_values(raw: bytes) -> int:
@@ -170,32 +135,11 @@ def _as_python_reads(raw: bytes) -> Any:
     text = raw.decode("utf-8")
     try:
         _check(raw)
-        return _with_objects(_whole_characters(json.loads(text)))
+        return _whole_characters(json.loads(text))
     except _TooMuch as error:
         raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError(_deep()) from error
-
-
-def _with_objects(found: Any) -> Any:
-    """A notebook in which calls that are texts are objects; what else it is stays as it is."""
-    cells = found.get("cells") if isinstance(found, dict) else None
-    for cell in cells if isinstance(cells, list) else ():
-        ours: Any = cell
-        for name in ("metadata", "rlm"):
-            ours = ours.get(name) if isinstance(ours, dict) else None
-        if isinstance(ours, dict) and isinstance(calls := ours.get("calls"), list):
-            ours["calls"] = [object_of(call) if isinstance(call, str) else call for call in calls]
-    return found
-
-
-def object_of(text: str) -> Any:
-    """What a call's text holds; the text itself where that is no JSON."""
-    _check(text.encode("utf-8", "replace"))
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text  # who reads it says what it should be
 
 
 def _whole_characters(value: Any) -> Any:
@@ -212,27 +156,16 @@ def _within(raw: msgspec.Raw, path: Sequence[str]) -> Any:
     import msgspec
 
     if not path:
-        return _calls(as_written(raw))
-    if bytes(memoryview(raw)[:1]) != b"{":
+        items = msgspec.json.decode(raw, type=list[msgspec.Raw])
+        if len(items) < MANY:
+            return _value(raw)
+        for item in items:
+            if len(memoryview(item)) >= _SMALL:
+                _check(item)
+        return Packed(items)
+    if bytes(memoryview(raw)[:1]) != b"{" or len(memoryview(raw)) < MANY:
         return _value(raw)
     return _fields(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]), path)
-
-
-def _calls(items: list[msgspec.Raw]) -> Any:
-    import msgspec
-
-    def values(of: Callable[[bytes], bytes]) -> int:
-        return sum(_most_values(of(bytes(memoryview(item)))) for item in items)
-
-    # Once more: in texts they are hidden from `check_values`.
-    if values(lambda item: item) > MAX_ALL and values(_structure) > MAX_ALL:
-        raise _TooMuch(f"it has more than {MAX_ALL:,} values")
-    if len(items) < MANY:
-        return _value(msgspec.Raw(b"[" + b",".join(map(memoryview, items)) + b"]"))
-    for item in items:
-        if len(memoryview(item)) >= _SMALL:
-            _check(item)
-    return Packed(items)
 
 
 def _fields(fields: Mapping[str, msgspec.Raw], path: Sequence[str]) -> dict[str, Any]:
@@ -256,7 +189,7 @@ def _check(raw: Any) -> None:
     written = bytes(memoryview(raw))
     if len(written) < _SMALL and written.count(b"[") + written.count(b"{") <= MAX_DEPTH:
         return
-    structure = _structure(written)
+    structure = _STRING.sub(b"", written)
     if _most_values(structure) > MAX_VALUES:
         raise _TooMuch(f"it has more than {MAX_VALUES:,} values")
     depth = 0

@@ -28,7 +28,7 @@ from typing import Any
 
 from rlm_kernel.trace.nodes import IS_JSON
 from rlm_kernel.trace.notebook_json import serialised
-from rlm_kernel.trace.packed import MANY, as_written, object_of
+from rlm_kernel.trace.packed import MANY
 from rlm_kernel.trace.plain import MAX_TRACE, read_plain
 from rlm_kernel.trace.prompts import open_beside
 
@@ -145,13 +145,12 @@ def _decoded(cell: bytes) -> tuple[dict[str, Any], Sequence[bytes]]:
         if ours is not None:
             fields = msgspec.json.decode(ours, type=raw)
             if "calls" in fields:
-                calls = as_written(fields.pop("calls"))
+                calls = msgspec.json.decode(fields.pop("calls"), type=list[msgspec.Raw])
             found["metadata"]["rlm"] = {name: _loads(value) for name, value in fields.items()}
     except msgspec.MsgspecError:  # NaN, say, which Python's json writes and reads
         found = _loads(cell)
         listed = (found.get("metadata", {}).get("rlm") or {}).pop("calls", [])
-        calls_found = (object_of(call) if isinstance(call, str) else call for call in listed)
-        return found, [json.dumps(call).encode() for call in calls_found]
+        return found, [json.dumps(call).encode() for call in listed]
     return found, [bytes(memoryview(call)) for call in calls]
 
 

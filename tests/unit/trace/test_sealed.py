@@ -156,7 +156,7 @@ def test_calls_are_sealed_however_many_they_are(tmp_path: Path) -> None:
     before = seal(path)
     assert before == read_trace(path).meta.seal
     text = path.read_text("utf-8")
-    path.write_text(text.replace("answer 2042", "answer 2043"), "utf-8")
+    path.write_text(text.replace('"answer 2042"', '"answer 2043"'), "utf-8")
     assert seal(path) != before
 
 

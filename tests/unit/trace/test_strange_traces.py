@@ -33,7 +33,6 @@ from rlm_kernel.trace.packed import Packed, parse
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
 from rlm_kernel.trace.schema import FileMeta
-from rlm_kernel.trace.sealed import sealed_node
 from rlm_kernel.trace.taken import before_last_question, ended
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.trace import STORY, call, meta, result, tell
@@ -47,12 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
-    """Change a notebook; many calls of a cell, which are written as texts, are objects then."""
     notebook = json.loads(path.read_text())
-    for cell in notebook["cells"]:
-        ours = cell["metadata"].get("rlm", {})
-        if "calls" in ours:
-            ours["calls"] = [json.loads(call) if isinstance(call, str) else call for call in ours["calls"]]
     change(notebook)
     path.write_text(json.dumps(notebook))
 
@@ -466,18 +460,6 @@ def test_packed_objects_are_a_list_of_objects() -> None:
     assert calls[-1] == {"n": "more"}
 
 
-def test_many_calls_are_written_as_texts_and_read_as_objects(tmp_path: Path) -> None:
-    path = many(tmp_path / "t.ipynb", 1_200, answer='caf\N{LATIN SMALL LETTER E WITH ACUTE} "x"\n\ud800')
-    raw = rlm_of(json.loads(path.read_text("utf-8")), "turn-01-a")["calls"]
-    assert len(raw) == 1_200
-    assert all(isinstance(call, str) for call in raw)
-    as_texts = read_trace(path)
-    edit(path, lambda n: None)  # as objects, which is how fewer are written
-    as_objects = read_trace(path)
-    assert list(as_texts.code_cells[0].meta.calls) == list(as_objects.code_cells[0].meta.calls)  # type: ignore[union-attr]
-    assert sealed_node(as_texts.node, path) == sealed_node(as_objects.node, path)
-
-
 @pytest.mark.parametrize(
     ("raw", "told", "hint"),
     [
@@ -495,40 +477,3 @@ def test_what_lies_in_a_notebooks_place_is_named(tmp_path: Path, raw: bytes, tol
     with pytest.raises(TraceError, match=told) as caught:
         read_trace(path)
     assert hint in str(caught.value.hint)
-
-
-def test_texts_of_calls_are_read_beside_what_only_python_takes_for_json(tmp_path: Path) -> None:
-    path = many(tmp_path / "t.ipynb", 1_200)
-    path.write_text(path.read_text().replace('"nbformat":', '"odd": NaN, "half": "\\ud800", "nbformat":'))
-    assert len(read_trace(path).code_cells[0].meta.calls) == 1_200  # type: ignore[union-attr]
-
-
-def test_few_calls_as_texts_are_read_too(path: Path) -> None:
-    def as_texts(notebook: Any) -> None:
-        ours = rlm_of(notebook, "turn-01-a")
-        ours["calls"] = [json.dumps(call) for call in ours["calls"]] * 20
-
-    edit(path, as_texts)
-    found = next(cell for cell in read_trace(path).cells if cell.id == "turn-01-a")
-    assert len(found.meta.calls) == 40  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [("{", "calls"), ("", "calls"), ("1", "calls"), ('"{}"', "calls"), ("[" * 5_000, "calls|deeper|nested"), ("{},", "calls"), ("NaN", "calls")],
-)  # fmt: skip
-@pytest.mark.parametrize("number", [1, 1_200])
-def test_texts_that_are_no_calls_are_told(path: Path, text: str, told: str, number: int) -> None:
-    edit(path, lambda n: rlm_of(n, "turn-01-a").update(calls=[text] * number))
-    with pytest.raises(TraceError, match=told):
-        read_trace(path)
-
-
-@pytest.mark.parametrize("odd", ["", '"odd": NaN, '])
-def test_values_within_texts_count(path: Path, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
-    monkeypatch.setattr(packed, "MAX_ALL", 10_000)
-    monkeypatch.setattr(packed, "MAX_VALUES", 10_000)
-    edit(path, lambda n: rlm_of(n, "turn-01-a").update(calls=["[" + "{}," * 300_000 + "1]"] * 2))
-    path.write_text(path.read_text().replace('"nbformat":', f'{odd}"nbformat":'))
-    with pytest.raises(TraceError, match="more than 10,000 values"):
-        read_trace(path)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
+from rlm_kernel.engine.protocols import PauseTimer
 from rlm_kernel.errors import FileRefused, TraceError, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox.grants import resolve
@@ -89,9 +90,9 @@ class FileNotes:
             if not self._goes_on:
                 self._over.set()
 
-    async def locate(self, asked: str) -> Mapping[str, Any]:
+    async def locate(self, asked: str, asking: PauseTimer) -> Mapping[str, Any]:
         """As of the environment; a file that is granted by it is noted first."""
-        found = await self._environment.locate(asked)
+        found = await self._environment.locate(asked, asking)
         if found["path"] not in self._known:
             await self.note()
         return found

@@ -9,7 +9,7 @@ that nothing in them is taken for mathematics.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,8 @@ from urllib.parse import quote
 from rlm_kernel.engine.protocols import TOLD_CALLS, counted, tool_answer
 from rlm_kernel.printable import printable
 from rlm_kernel.trace import parts
+from rlm_kernel.trace.calls import cell_meta
+from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.schema import CallMeta
 from rlm_kernel.trace.timeline import took
 
@@ -70,6 +72,20 @@ def made(
     ]
     more = _more(cell_id, len(asked) - len(rows), left_out)
     return parts.made("calls", {"text/html": _html(line, rows, more), "text/plain": _text(line, rows, more)})
+
+
+def renew(cell: MutableMapping[str, Any]) -> None:
+    """Have the table of a cell that was cut off, as a file has it, show all calls of its record.
+
+    Raises ValueError for a record that does not hold.
+    """
+    ours = cell["metadata"].get("rlm", {})
+    if ours.get("status") != "running" or not ours.get("calls"):
+        return
+    meta = cell_meta(ours)
+    table = made(cell["id"], meta.calls, ours["calls"], {}, meta.left_out)
+    kept = [output for output in cell["outputs"] if not parts.is_made(output)]
+    cell["outputs"] = [node_of(table), *kept] if table else kept
 
 
 def summary(calls: Sequence[CallMeta]) -> str:

@@ -14,12 +14,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlm_kernel.engine.protocols import TOLD_CALLS, duration
 from rlm_kernel.printable import printable
-from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CallMeta, CellMeta
+
+if TYPE_CHECKING:
+    from rlm_kernel.trace.reader import TraceCell
 
 Lane = Literal["turn", "cell", "call", "child"]
 MAX_CHARACTERS = 60_000

@@ -1,4 +1,4 @@
-"""Cancelled at any step, a run leaves nothing. Each test goes through its run once undisturbed and counts the
+"""Cancelled at any step, a run leaves nothing: no container, folder, task, descriptor or thread. Each test goes through its run once undisturbed and counts the
 steps of its event loop; then it is cancelled at points that are spread over all of them.
 """
 
@@ -32,7 +32,7 @@ from tests.support.story import repl
 
 pytestmark = [pytest.mark.usefixtures("kernel_image"), pytest.mark.xdist_group("cancelled")]
 POINTS = int(os.environ.get("RLM_TEST_POINTS", "17"))
-"""For each of the six ways; more are tried with RLM_TEST_POINTS=52."""
+"""For each of the ways; more are tried with RLM_TEST_POINTS=52."""
 AT_ONCE = 4
 """Runs beside one another, each in a loop and a thread of its own and cancelled at a point of its own."""
 OPTIONS = {"sandbox.memory": "128m"}
@@ -159,8 +159,8 @@ async def in_session(trace: Path) -> None:
         await session.stop()
 
 
-def stop_sessions(folder: Path) -> None:
-    for name in sessions(folder / ".rlm_state"):
+def stop_sessions() -> None:
+    for name in sessions(Path(".rlm_state")):
         asyncio.run(stop_session(name))
 
 
@@ -214,7 +214,7 @@ def test_cancelled_at_any_step_nothing_is_left(
         ended = list(pool.map(at, points))
     assert [(point, end.tasks) for point, end in ended if end.tasks] == []
     assert sum(end.cancelled for _, end in ended) > POINTS / 2
-    stop_sessions(isolated)
+    stop_sessions()
     assert set(containers()) <= others
     assert folders() == set()
     running = [path.name for path in isolated.rglob("*.ipynb") if read_trace(path).meta.status == "running"]

@@ -39,9 +39,9 @@ from rlm_kernel.engine.values import DeclaredTool as DeclaredTool
 from rlm_kernel.engine.values import Evidence as Evidence
 from rlm_kernel.engine.values import HostCall as HostCall
 from rlm_kernel.engine.values import HostCallHandler as HostCallHandler
+from rlm_kernel.engine.values import Locate as Locate
 from rlm_kernel.engine.values import Memory as Memory
 from rlm_kernel.engine.values import Message as Message
-from rlm_kernel.engine.values import Locate as Locate
 from rlm_kernel.engine.values import Outcome as Outcome
 from rlm_kernel.engine.values import Partial as Partial
 from rlm_kernel.engine.values import PauseTimer as PauseTimer

@@ -24,6 +24,7 @@ from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.digests import be_quiet, file_meta
 from rlm_kernel.session.environment import Environment, Say, silent
 from rlm_kernel.session.inputs import KEPT
+from rlm_kernel.session.toolfiles import FOLDER
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
@@ -311,6 +312,8 @@ def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     there = [] if is_foreign(meta.path) or system.is_remote(meta.path) else [Path(meta.path)]
     # A made one is named after its trace, which may have been given another name since.
     made = [trace.path.with_suffix(ending) for ending in KEPT if name.endswith(ending)]
+    if recorded(meta.path).parent.name.endswith(FOLDER):  # a tool gave it
+        made.append(trace.path.with_suffix(FOLDER) / name)
     return [*there, *([trace.path.with_name(name)] if name else []), *made]
 
 

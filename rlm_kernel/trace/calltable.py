@@ -15,13 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.engine.protocols import TOLD_CALLS, counted, tool_answer
+from rlm_kernel.engine.protocols import TOLD_CALLS, counted, duration, tool_answer
 from rlm_kernel.printable import printable
 from rlm_kernel.trace import parts
 from rlm_kernel.trace.calls import cell_meta
 from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.schema import CallMeta
-from rlm_kernel.trace.timeline import took
 
 ROWS = 20
 """Calls that the table has."""
@@ -119,6 +118,11 @@ def dollars(amount: float) -> str:
     if amount == 0:
         return "$0"
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.3f}" if amount >= 0.01 else f"${amount:.2g}"
+
+
+def took(seconds: float) -> str:
+    """A time for people: `0.4 s`, `13 s`, `12 min`, `3 h 20 min`."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
 
 
 def shortened(text: str) -> str:

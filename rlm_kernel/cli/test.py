@@ -124,18 +124,21 @@ def test(
     """Ask the questions of recorded traces again, and compare the answers.
 
     Requests that are the same as recorded are answered from the trace. Without --model, --sub-model, --prompt
-    or --live no model is asked and nothing is spent. FOLDER/rlm-test.toml may say what is expected. Exit
+    or --live no model is asked and nothing is spent. Tools are called only if --tools or --mcp gives them.
+    FOLDER/rlm-test.toml may say what is expected. Exit
     codes: 0 all the same, 1 some differ or failed, 2 wrong usage, 3 installation, 130 interrupted.
     """
+    from rlm_kernel.cli._consent import calls_in
     from rlm_kernel.session.regression.suite import run_suite
 
-    changes = options.changes()
+    changes, tools = options.changes(), options.given_tools()
     if prompt is not None:
         changes["prompt.profile"] = prompt
     measure = _measure(compare, tolerance)
 
     async def main() -> Suite:
         with options.view(lines=False) as view:
+            allow_call = calls_in(view) if options.may_ask else None
 
             def tell(tested: CaseResult) -> None:
                 if not options.as_json and not options.quiet:
@@ -145,6 +148,8 @@ def test(
                 folder,
                 config_file=options.config,
                 changes=changes,
+                **tools,
+                allow_call=allow_call,
                 live=live,
                 files=files,
                 allow_changed=allow_changed,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,9 @@ from rlm_kernel.engine.protocols import (
     CallRecord,
     HostCall,
     HostCallHandler,
+    Locate,
     Partial,
+    PauseTimer,
     Recording,
     ReplyText,
     Tools,
@@ -54,7 +57,7 @@ class HostCalls:
         self,
         sub_calls: SubCalls,
         tell: Listener,
-        locate: Callable[[str], Awaitable[Mapping[str, Any]]],
+        locate: Locate,
         *,
         recording: Recording | None = None,
         history: Callable[[str], Any] | None = None,
@@ -66,7 +69,7 @@ class HostCalls:
     ) -> None:
         """`sub_calls` makes those that cost something.
 
-        `locate` finds a host path for the kernel, or raises FileRefused. `history` gives the conversation in
+        `locate` finds a host path for the kernel. `history` gives the conversation in
         full as a cell sees it, by its id, as JSON data, the same each time; it may block. `keep`: how much is
         recorded. `kept`: of cells of the session before this run; by default none. `check` reads the passages
         of evidence where they are said to stand; it may block, and raises RLMError. By default none is taken.
@@ -243,7 +246,7 @@ class HostCalls:
         if seconds is None:
             return await doing
         try:
-            async with self.ledger.approval.timeout(seconds) as limit:
+            async with self.ledger.approval.asking.timeout(seconds) as limit:
                 return await doing
         except TimeoutError:
             if not limit.expired():
@@ -274,12 +277,24 @@ class HostCalls:
         if past is not None and past.error is not None:
             return self._again(call, past)
         try:
-            found = dict(await self._locate(path))
+            found = dict(await self._locate(path, self._asking(call)))
         except RLMError as error:
             self._simple(call, "file", {"path": path}, failure=error)
             raise
         self._simple(call, "file", {"path": path}, answer=found)
         return found
+
+    def _asking(self, call: HostCall) -> PauseTimer:
+        """Entered while the user is asked about a call: neither the time of its cell runs, nor any time that
+        code gave its calls.
+        """
+
+        @contextlib.contextmanager
+        def asking() -> Iterator[None]:
+            with call.pause_timer(), self.ledger.approval.asking.question():
+                yield
+
+        return asking
 
     async def _final(self, call: HostCall) -> Any:
         answer = kernel_says.answer(call.body)
@@ -295,7 +310,7 @@ class HostCalls:
         return None
 
     async def _tool(self, call: HostCall) -> Any:
-        return await self._tools.call(call)
+        return await self._tools.call(call, self._asking(call))
 
     async def _received(self, call: HostCall) -> Any:
         if self._recording is not None:

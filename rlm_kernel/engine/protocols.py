@@ -39,6 +39,7 @@ from rlm_kernel.engine.values import DeclaredTool as DeclaredTool
 from rlm_kernel.engine.values import Evidence as Evidence
 from rlm_kernel.engine.values import HostCall as HostCall
 from rlm_kernel.engine.values import HostCallHandler as HostCallHandler
+from rlm_kernel.engine.values import Locate as Locate
 from rlm_kernel.engine.values import Memory as Memory
 from rlm_kernel.engine.values import Message as Message
 from rlm_kernel.engine.values import Outcome as Outcome
@@ -186,10 +187,13 @@ class Tools(Protocol):
     def has(self, name: str) -> bool:
         """Whether there is a tool of that name."""
 
-    async def call(self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer) -> dict[str, Any]:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer, asking: PauseTimer
+    ) -> dict[str, Any]:
         """What it gives, as `rlm_contract.ToolAnswer` has it. All of the call is hostile.
 
-        What is done in `pause_timer` takes no time of the cell's. Raises ToolError, whatever happens.
+        What is done in `pause_timer` takes no time of the cell's; in `asking` the user is asked.
+        Raises ToolError, whatever happens.
         """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from rlm_kernel.engine import kernel_says
 from rlm_kernel.engine.events import CallStarted, Listener
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import CANCELLED, CallRecord, HostCall, Recording, Tools
+from rlm_kernel.engine.protocols import CANCELLED, CallRecord, HostCall, PauseTimer, Recording, Tools
 from rlm_kernel.errors import NoRecord, RecordedFailure, RLMError, ToolError
 
 _PREVIEW = 200
@@ -68,7 +68,8 @@ class ToolCalls:
         self._tell = tell
         self._record = record
 
-    async def call(self, call: HostCall) -> Any:
+    async def call(self, call: HostCall, asking: PauseTimer) -> Any:
+        """`asking` is entered while the user is asked. Raises RLMError."""
         name, arguments = kernel_says.tool_call(call.body)
         identity, shown = digest("tool", {"name": name, "arguments": arguments}), preview(name, arguments)
         self._tell(CallStarted(call.cell, call.id, "tool", shown, None, identity))
@@ -83,7 +84,7 @@ class ToolCalls:
         )
         answer, failure, clock = None, None, time.monotonic()
         try:
-            answer = await self._made(call, name, arguments)
+            answer = await self._made(call, name, arguments, asking)
             return answer
         except RLMError as error:
             failure = error
@@ -95,7 +96,9 @@ class ToolCalls:
             done = replace(record, answer=answer, error=text, error_type=error_type, seconds=seconds)
             self._record(call.cell, done)
 
-    async def _made(self, call: HostCall, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def _made(
+        self, call: HostCall, name: str, arguments: Mapping[str, Any], asking: PauseTimer
+    ) -> dict[str, Any]:
         """Raises RLMError."""
         has = self._tools is not None and self._tools.has(name)
         if not has and self._recording is not None:
@@ -103,4 +106,4 @@ class ToolCalls:
         self._ledger.count_tool_call()
         if self._tools is None or not has:
             raise ToolError(f"There is no tool called {name!r} here: only what the user gave can be called.")
-        return await self._tools.call(name, arguments, call.pause_timer)
+        return await self._tools.call(name, arguments, call.pause_timer, asking)

@@ -178,6 +178,8 @@ class HostCall:
 
 PauseTimer = Callable[[], AbstractContextManager[None]]
 """What is done in it takes no time of the cell's."""
+Locate = Callable[[str, PauseTimer], Awaitable[Mapping[str, Any]]]
+"""Finds a host path for the kernel; enters what it is given while it asks the user. Raises FileRefused."""
 HostCallHandler = Callable[[HostCall], Awaitable[Any]]
 """Does one kind of host call.
 

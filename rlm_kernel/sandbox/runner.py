@@ -34,6 +34,10 @@ _SETTLE_SECONDS = 0.5
 """Seconds in which a kernel that runs nothing answers."""
 _LOST = "lost"
 """Status of a reply that will not come."""
+EVALUATE_SECONDS = 30.0
+"""In which the kernel gives the value of an expression of ours."""
+_NUDGE_SECONDS = 0.5
+"""In which it does so if no reply is lost."""
 _WELCOME_SECONDS = 0.5
 """Seconds in which a kernel that is up welcomes who listens."""
 _DEATH_SECONDS = 5.0
@@ -287,18 +291,27 @@ class CellRunner:
 
     async def evaluate(self, expression: str) -> Any:
         """The value of a Python literal that an expression of ours gives in the kernel, still to be read;
-        None if that fails.
+        None if that fails, or takes longer than EVALUATE_SECONDS.
+
+        An interrupt of the cell before may hit the kernel as late as it answers this: then it is asked again.
         """
-        reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
-        try:
-            await _first(30, reply, self._exited, self._listening)
-        except asyncio.CancelledError:
-            reply.cancel()
-            raise
-        if not reply.done():
-            reply.cancel()
-            return None
-        return reply.result().user_expressions.get("value")
+        deadline = time.monotonic() + EVALUATE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
+            over = (reply, self._exited, self._listening)
+            try:
+                await _first(min(left, _NUDGE_SECONDS), *over)
+                if not _any(*over):
+                    self._nudge()
+                    await _first(deadline - time.monotonic(), *over)
+            finally:
+                if not reply.done():
+                    reply.cancel()
+            if not reply.done() or reply.cancelled():
+                return None
+            if reply.result().status != _LOST:
+                return reply.result().user_expressions.get("value")
+        return None
 
     async def _ask(
         self,
@@ -352,10 +365,14 @@ class CellRunner:
                 await self._signal()
             # A top-level await sleeps on through an interrupt until its loop has something else to do: keep
             # nudging it.
-            nudge = self._channels.session.msg("kernel_info_request", {})
-            self._nudges.add(nudge["header"]["msg_id"])
-            self._channels.shell.send(nudge)
+            self._nudge()
             await _first(min(left, 0.3), *until)
+
+    def _nudge(self) -> None:
+        """Ask something behind what is asked: its reply wakes a sleeping loop, and tells of a lost reply."""
+        nudge = self._channels.session.msg("kernel_info_request", {})
+        self._nudges.add(nudge["header"]["msg_id"])
+        self._channels.shell.send(nudge)
 
     async def _follow(self, cell: _Cell, cell_id: str, code: str) -> None:
         reply = await self._ask(cell_id, code, {"variables": VARIABLES}, cell=cell)

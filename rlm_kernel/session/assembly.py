@@ -8,7 +8,7 @@ Host ── settings, who is told, who is asked
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from rlm_kernel.engine.cells import Cells
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.hostcalls import HostCalls
 from rlm_kernel.engine.loop import Loop, View
-from rlm_kernel.engine.protocols import Recording
+from rlm_kernel.engine.protocols import Locate, Recording
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.proof.quotes import check_all
 from rlm_kernel.session.before import Before
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rlm_kernel.session.running import RunningKernel
     from rlm_kernel.trace.reader import TraceFile
 
-Locate = Callable[[str], Awaitable[Mapping[str, Any]]]
 History = Callable[[str], Any]
 """The conversation as a cell sees it, by the cell's id. Blocking."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings, parse_size
 from rlm_kernel.engine.approval import Approval, Approve
 from rlm_kernel.engine.ledger import Ledger, Limits, ModelLimits
-from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.protocols import PauseTimer, Totals
 from rlm_kernel.engine.purse import Purse
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.errors import ImageError
@@ -64,15 +65,30 @@ class Environment:
     grants: FileGrants
     image: ImageInfo
 
-    async def locate(self, asked: str) -> Mapping[str, Any]:
-        """Where the kernel finds a host path. Raises FileRefused."""
+    async def locate(self, asked: str, asking: PauseTimer) -> Mapping[str, Any]:
+        """Where the kernel finds a host path; `asking` is entered while the user is asked.
+
+        Raises FileRefused.
+        """
         from rlm_kernel.sandbox.grants import rules_above
 
-        found = await self.grants.obtain(asked, self.host.consent, self.host.say)
+        found = await self.grants.obtain(asked, _entering(asking, self.host.consent), self.host.say)
         place = {"inside": str(found.inside), "path": str(found.path), "directory": found.directory}
         return (
             place | {"ignore": await asyncio.to_thread(rules_above, found.path)} if found.directory else place
         )
+
+
+def _entering(asking: PauseTimer, consent: Consent | None) -> Consent | None:
+    """The consent, which enters `asking` while the user thinks."""
+    if consent is None:
+        return None
+
+    async def ask(path: Path) -> bool:
+        with asking():
+            return await consent(path)
+
+    return ask
 
 
 def new_folder(settings: Settings, *, replayed: bool = False, idle: float = 0.0) -> RunDir:

@@ -20,6 +20,7 @@ from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.purse import Purse
 from rlm_kernel.errors import RLMError, UsageError, backstop
+from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.answering import Asked, Family, answer
 from rlm_kernel.session.ask import look_at
 from rlm_kernel.session.delivery import Give, answer_first
@@ -73,6 +74,7 @@ class Asker:
         self._ready: Ready | None = None
         self._stock = Stock(self._start)
         self._seats = _Seats()
+        self._watching: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
@@ -89,8 +91,7 @@ class Asker:
             models = models_of(host.settings, self._given, host.say)
             self._ready = await self._stack.enter_async_context(set_up(host, models))
             await self._count()
-            watching = asyncio.create_task(self._watch())
-            self._stack.push_async_callback(_stop, watching)
+            self._watching = asyncio.create_task(self._watch())
             self._stock.fill()
         except BaseException:
             await self.__aexit__()
@@ -99,11 +100,13 @@ class Asker:
 
     async def __aexit__(self, *_: Any) -> None:
         """Questions that are asked still are the caller's to cancel before."""
-        self._stock.most = 0
-        await asyncio.shield(asyncio.create_task(self._leave()))
+        await to_its_end(self._leave())
 
     async def _leave(self) -> None:
         try:
+            if self._watching is not None:
+                await _stop(self._watching)  # else it might begin others
+            self._stock.most = 0
             await self._stock.empty()
             await asyncio.gather(*self._ending, return_exceptions=True)
         finally:

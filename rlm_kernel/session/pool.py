@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import parse_size
 from rlm_kernel.errors import RLMError
+from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.environment import Host
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.stock import Stock, discard
@@ -49,7 +50,10 @@ class KernelPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.shield(asyncio.gather(self._stock.empty(), *self._ending, return_exceptions=True))
+        await to_its_end(self._leave())
+
+    async def _leave(self) -> None:
+        await asyncio.gather(self._stock.empty(), *self._ending, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def kernel(

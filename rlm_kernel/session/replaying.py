@@ -17,6 +17,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.session.environment import Environment, Say
 from rlm_kernel.session.inputs import check_setup
 from rlm_kernel.session.tracefiles import TraceFiles, look_up_files
+from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 from rlm_kernel.trace.compare import Ran, compare
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 
@@ -35,7 +36,8 @@ class RunAgain:
     """How a trace is run again.
 
     `changes`: settings by dotted name, over those of the configuration and the trace; `files`: where its
-    files are now; `allow_changed`: also if they have changed; `models`: instead of those of the settings.
+    files are now; `allow_changed`: also if they have changed; `models`: instead of those of the settings;
+    `tools`: those that are called for real, and `allow_call` is asked for those that ask.
     """
 
     config_file: Path | None
@@ -43,6 +45,8 @@ class RunAgain:
     files: Mapping[str, Path]
     allow_changed: bool
     models: Models | None
+    tools: Sequence[Tool | ToolSource] = ()
+    allow_call: AllowCall | None = None
 
     def settings(self, trace: TraceFile, *, live: bool = True) -> Settings:
         """Those for the trace; without `live` no model is asked. Raises ConfigError, UsageError."""

@@ -124,7 +124,7 @@ class RunningKernel:
         """
         self._calls, self._listener = calls, listener
         self._broker.handlers = calls.handlers()
-        self._broker.asking_seconds = calls.ledger.approval.asking_seconds
+        self._broker.asking_seconds = calls.ledger.approval.asking.seconds
 
     @contextlib.asynccontextmanager
     async def attached(self, calls: HostCalls, listener: Listener) -> AsyncIterator[None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from rlm_kernel.errors import RLMError
+from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.running import RunningKernel
 
 
@@ -57,10 +58,10 @@ class Stock:
             self._ready.append(self._started())
 
     async def empty(self) -> None:
-        """End them all; those that start are stopped."""
+        """End them all; those that start are stopped. A cancellation leaves none of them."""
         tasks = list(self._ready)
         self._ready.clear()
-        await asyncio.gather(*map(discard, tasks))
+        await to_its_end(_discard_all(tasks))
 
     def _started(self) -> asyncio.Task[RunningKernel]:
         async def start() -> RunningKernel:
@@ -69,6 +70,10 @@ class Stock:
         task = asyncio.create_task(start())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever takes it is told
         return task
+
+
+async def _discard_all(tasks: Sequence[asyncio.Task[RunningKernel]]) -> None:
+    await asyncio.gather(*map(discard, tasks))
 
 
 async def discard(task: asyncio.Task[RunningKernel]) -> None:

@@ -191,7 +191,9 @@ class Toolbox:
     def has(self, name: str) -> bool:
         return name in self._tools
 
-    async def call(self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer) -> dict[str, Any]:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer, asking: PauseTimer
+    ) -> dict[str, Any]:
         tool = self._tools[name]
         size = await asyncio.to_thread(lambda: len(json.dumps(arguments)))
         if size > self._size:
@@ -199,7 +201,7 @@ class Toolbox:
                 f"The arguments of {name} have {size:,} bytes; {self._size:,} at most (tools.size)."
             )
         arguments = await asyncio.to_thread(self._with_files, tool, arguments)
-        await self._permission.check(tool, arguments, pause_timer)
+        await self._permission.check(tool, arguments, asking)
         with pause_timer():  # a call has a time of its own
             async with self._places:
                 result = await self._done(tool, arguments)
@@ -314,7 +316,7 @@ class _Permission:
 
     def __init__(self, ask: AllowCall | None) -> None:
         self._ask = ask
-        self._asking = asyncio.Lock()
+        self._one = asyncio.Lock()
         self._always: set[str] = set()
         self._refused: set[str] = set()
 
@@ -322,20 +324,20 @@ class _Permission:
         self,
         tool: Tool,
         arguments: Mapping[str, Any],
-        pause_timer: PauseTimer,
+        asking: PauseTimer,
     ) -> None:
         """Raises ToolError."""
         if tool.permission == "allow":
             return
-        if tool.permission == "deny" or not await self._asked(tool.name, arguments, pause_timer):
+        if tool.permission == "deny" or not await self._asked(tool.name, arguments, asking):
             raise ToolError(f"PermissionError: the user does not allow this call of {tool.name}.")
 
-    async def _asked(self, name: str, arguments: Mapping[str, Any], pause_timer: PauseTimer) -> bool:
+    async def _asked(self, name: str, arguments: Mapping[str, Any], asking: PauseTimer) -> bool:
         if self._ask is None:
             return False
         same = f"{name} {json.dumps(arguments, sort_keys=True)}"
-        with pause_timer():
-            async with self._asking:
+        with asking():
+            async with self._one:
                 if name in self._always:
                     return True
                 if same in self._refused or len(self._refused) >= MAX_REFUSALS:

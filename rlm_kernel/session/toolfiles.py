@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_FILES = 100
 """Of one result."""
-_SUFFIX = ".tools"
+FOLDER = ".tools"
 _SYSTEM = tuple(map(Path, ("/etc", "/proc", "/sys", "/dev", "/boot", "/run", "/var/run", "/private/etc")))
 """What lies below these is of the machine, whoever gives it."""
 
@@ -37,7 +37,7 @@ class ToolFiles:
     def __init__(self, grants: FileGrants, trace: Path, room: int) -> None:
         """`room`: bytes that are kept in all."""
         self._grants = grants
-        self._folder = trace.with_suffix(_SUFFIX)
+        self._folder = trace.with_suffix(FOLDER)
         self._room = room
         self._names = itertools.count(1)
         self._keeping = asyncio.Lock()

@@ -17,12 +17,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
+from rlm_kernel.engine.protocols import PauseTimer
 from rlm_kernel.errors import FileRefused, TraceError, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.digests import be_quiet, file_meta
 from rlm_kernel.session.environment import Environment, Say, silent
 from rlm_kernel.session.inputs import KEPT
+from rlm_kernel.session.toolfiles import FOLDER
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
@@ -89,9 +91,9 @@ class FileNotes:
             if not self._goes_on:
                 self._over.set()
 
-    async def locate(self, asked: str) -> Mapping[str, Any]:
+    async def locate(self, asked: str, asking: PauseTimer) -> Mapping[str, Any]:
         """As of the environment; a file that is granted by it is noted first."""
-        found = await self._environment.locate(asked)
+        found = await self._environment.locate(asked, asking)
         if found["path"] not in self._known:
             await self.note()
         return found
@@ -310,6 +312,8 @@ def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     there = [] if is_foreign(meta.path) or system.is_remote(meta.path) else [Path(meta.path)]
     # A made one is named after its trace, which may have been given another name since.
     made = [trace.path.with_suffix(ending) for ending in KEPT if name.endswith(ending)]
+    if recorded(meta.path).parent.name.endswith(FOLDER):  # a tool gave it
+        made.append(trace.path.with_suffix(FOLDER) / name)
     return [*there, *([trace.path.with_name(name)] if name else []), *made]
 
 

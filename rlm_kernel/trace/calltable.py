@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.engine.protocols import TOLD_CALLS, counted, tool_answer
+from rlm_kernel.engine.protocols import TOLD_CALLS, counted, duration, tool_answer
 from rlm_kernel.printable import printable
 from rlm_kernel.trace import parts
+from rlm_kernel.trace.calls import cell_meta
+from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.schema import CallMeta
-from rlm_kernel.trace.timeline import took
 
 ROWS = 20
 """Calls that the table has."""
@@ -75,6 +76,20 @@ def made(
     return parts.made("calls", {"text/html": _html(line, rows, more), "text/plain": _text(line, rows, more)})
 
 
+def renew(cell: MutableMapping[str, Any]) -> None:
+    """Have the table of a cell that was cut off, as a file has it, show all calls of its record.
+
+    Raises ValueError for a record that does not hold.
+    """
+    ours = cell["metadata"].get("rlm", {})
+    if ours.get("status") != "running" or not ours.get("calls"):
+        return
+    meta = cell_meta(ours)
+    table = made(cell["id"], meta.calls, ours["calls"], {}, meta.left_out)
+    kept = [output for output in cell["outputs"] if not parts.is_made(output)]
+    cell["outputs"] = [node_of(table), *kept] if table else kept
+
+
 def summary(calls: Sequence[CallMeta]) -> str:
     """`300 sub-calls · 2 failed · 13 s · 41,200 tokens · $0.014`."""
     began = min(call.started for call in calls)
@@ -106,6 +121,11 @@ def dollars(amount: float) -> str:
     if amount == 0:
         return "$0"
     return f"${amount:,.2f}" if amount >= 1 else f"${amount:.3f}" if amount >= 0.01 else f"${amount:.2g}"
+
+
+def took(seconds: float) -> str:
+    """A time for people: `0.4 s`, `13 s`, `12 min`, `3 h 20 min`."""
+    return f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
 
 
 def shortened(text: str) -> str:

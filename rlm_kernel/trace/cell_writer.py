@@ -44,12 +44,10 @@ class CellWriter(SavedNotebook):
         times: Mapping[str, str],
         *,
         check: bool,
-        ended: bool = True,
     ) -> list[dict[str, Any]]:
         """Returns the kernel's outputs as they are written.
 
-        The table of calls comes when the cell has `ended`: until then its outputs are those that the journal
-        goes on from.
+        The table of calls is above them also while the cell runs: nobody may be left to write it later.
         """
         # Jupyter goes on after a cell with this tag.
         failed = meta.status in ("error", "timeout")
@@ -64,9 +62,7 @@ class CellWriter(SavedNotebook):
         written = self._written(cell_id, outputs)
         ours = self._writable.meta(meta)
         calls = ours.get("calls", ())
-        table = (
-            calltable.made(cell_id, meta.calls, calls, self._prompts_shown, meta.left_out) if ended else None
-        )
+        table = calltable.made(cell_id, meta.calls, calls, self._prompts_shown, meta.left_out)
         metadata = {
             # JupyterLab shows the outputs in a frame that scrolls; VS Code cuts long texts by itself.
             **({"scrolled": True} if _lines(written) > _LONG else {}),

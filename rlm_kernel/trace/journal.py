@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel import system
+from rlm_kernel.trace import calltable
 from rlm_kernel.trace.nodes import node_of
 from rlm_kernel.trace.notebook_json import replace, serialised
 from rlm_kernel.trace.packed import check_values, parse_record
+from rlm_kernel.trace.parts import is_made
 
 MAX_JOURNAL = 1 << 29
 """Bytes of a journal that is read."""
@@ -215,6 +217,11 @@ def _completed(path: Path, read: Callable[[], Any]) -> tuple[Any, bool]:
         _ours(node).pop(name, None)
     if raw is not None:
         _apply(node, _records(raw, number))
+        for cell in node.cells:
+            with contextlib.suppress(
+                AttributeError, KeyError, TypeError, ValueError
+            ):  # damaged: that is told
+                calltable.renew(cell)
     return node, raw is not None
 
 
@@ -345,7 +352,8 @@ class _Cells:
         change = progress.get("outputs")
         if change is None:
             return
-        del cell.outputs[change.keep :]
+        ours_first = bool(cell.outputs) and is_made(cell.outputs[0])  # the table of calls
+        del cell.outputs[ours_first + change.keep :]
         if change.more:
             if cell.outputs[-1] is not self._grown:
                 self._join()

@@ -30,9 +30,7 @@ class RunningWriter(FrameWriter):
         """`ended`: what its record says in the end, where the run ends in it."""
         meta = ended or self._meta_of(cell)
         times = {"iopub.execute_input": cell.started.isoformat()}
-        outputs = self._code_cell(
-            cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False, ended=ended is not None
-        )
+        outputs = self._code_cell(cell.cell_id, cell.code, cell.outputs, meta, None, times, check=False)
         cell.progress, cell.stale = Progress(), False
         cell.progress.written(outputs)
 

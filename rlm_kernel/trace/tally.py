@@ -9,9 +9,9 @@ from datetime import datetime
 
 from rlm_kernel.engine.protocols import counted
 from rlm_kernel.trace.calls import PackedCalls, delivered, spent_on
-from rlm_kernel.trace.calltable import cost, dollars
+from rlm_kernel.trace.calltable import cost, dollars, took
 from rlm_kernel.trace.schema import CellMeta, usage_of
-from rlm_kernel.trace.timeline import Span, Stretch, placed, stretches_of, took
+from rlm_kernel.trace.timeline import Span, Stretch, placed, stretches_of
 
 _TURNS_SHOWN = 200
 _OF_TURNS = ("model", "code")

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from rlm_kernel.engine.protocols import TOLD_CALLS, duration
+from rlm_kernel.engine.protocols import TOLD_CALLS
 from rlm_kernel.printable import printable
+from rlm_kernel.trace.calltable import took
 from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CallMeta, CellMeta
 
@@ -148,11 +149,6 @@ def alternative(spans: Sequence[Span]) -> str:
             told.append(f"{len(found):,} {noun}{'s' if len(found) > 1 else ''} ({time}{bad})")
     scale = _Scale(spans, 1.0)
     return f"{', '.join(told)}; {took(scale.end)} from beginning to end."
-
-
-def took(seconds: float) -> str:
-    """A time for people: `0.4 s`, `13 s`, `12 min`, `3 h 20 min`."""
-    return f"{seconds:.1f} s" if seconds < 9.95 else duration(seconds)
 
 
 def svg(spans: Sequence[Span], *, width: int = 900) -> str:

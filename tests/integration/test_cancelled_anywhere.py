@@ -1,10 +1,11 @@
-"""Cancelled at any step, a run leaves nothing. Each test goes through its run once undisturbed and counts the
+"""Cancelled at any step, a run leaves nothing: no container, folder, task, descriptor or thread. Each test goes through its run once undisturbed and counts the
 steps of its event loop; then it is cancelled at points that are spread over all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import shutil
@@ -23,13 +24,15 @@ from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.sandbox.containers import LABEL
 from rlm_kernel.sandbox.docker_host import connect
 from rlm_kernel.sandbox.rundir import first_base
+from rlm_kernel.session.manager import stop_session
+from rlm_kernel.session.state import sessions
 from rlm_kernel.trace.reader import read_trace
 from tests.support.sandbox import until
 from tests.support.story import repl
 
 pytestmark = [pytest.mark.usefixtures("kernel_image"), pytest.mark.xdist_group("cancelled")]
 POINTS = int(os.environ.get("RLM_TEST_POINTS", "17"))
-"""For each of the six ways; more are tried with RLM_TEST_POINTS=52."""
+"""For each of the ways; more are tried with RLM_TEST_POINTS=52."""
 AT_ONCE = 4
 """Runs beside one another, each in a loop and a thread of its own and cancelled at a point of its own."""
 OPTIONS = {"sandbox.memory": "128m"}
@@ -137,6 +140,46 @@ async def streamed(trace: Path) -> None:
         pass
 
 
+async def mapped(trace: Path) -> None:
+    def root(_messages: object) -> str:
+        return repl("FINAL([llm_query('one'), len(context)])")
+
+    asking = RLM(models=ScriptedModels(root, str.upper), options=OPTIONS)
+    asked_all = asking.map(["Which?", "And which?"], [["one"], ["two"]], traces=trace.with_suffix(""))
+    async with contextlib.aclosing(aiter(asked_all)) as answers:
+        async for done in answers:
+            assert done.result is not None
+
+
+async def in_session(trace: Path) -> None:
+    """It stays by design, whenever it is cancelled: `stop_sessions` ends it."""
+    async with rlm().session(trace.stem, trace=trace) as session:
+        await session.ask("Which?")
+        await session.ask("And now?")
+        await session.stop()
+
+
+def stop_sessions() -> None:
+    for name in sessions(Path(".rlm_state")):
+        asyncio.run(stop_session(name))
+
+
+async def with_tools(trace: Path) -> None:
+    def blocks(word: str) -> str:
+        time.sleep(0.05)
+        return word.upper()
+
+    async def waits(word: str) -> Path:
+        await asyncio.sleep(0.05)
+        file = trace.with_suffix(".txt")
+        file.write_text(word)
+        return file
+
+    code = "found = [blocks('one'), waits('two')]; FINAL(len(context) and found)"
+    asking = RLM(models=ScriptedModels([repl(code)]), options=OPTIONS, tools=[blocks, waits])
+    await asking.aask("Which?", ["one"], trace=trace)
+
+
 @pytest.fixture
 def own_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="rlmc-", dir="/tmp"))  # short, for the names of sockets
@@ -150,7 +193,9 @@ def own_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     "again", [False, pytest.param(True, marks=pytest.mark.hostile)], ids=["once", "twice"]
 )
-@pytest.mark.parametrize("work", [asked, kept, streamed], ids=lambda work: work.__name__)
+@pytest.mark.parametrize(
+    "work", [asked, kept, streamed, mapped, in_session, with_tools], ids=lambda work: work.__name__
+)
 def test_cancelled_at_any_step_nothing_is_left(
     work: Callable[[Path], Awaitable[None]], again: bool, isolated: Path, own_folder: None
 ) -> None:
@@ -169,12 +214,13 @@ def test_cancelled_at_any_step_nothing_is_left(
         ended = list(pool.map(at, points))
     assert [(point, end.tasks) for point, end in ended if end.tasks] == []
     assert sum(end.cancelled for _, end in ended) > POINTS / 2
+    stop_sessions()
     assert set(containers()) <= others
     assert folders() == set()
     running = [
-        point
-        for point, _ in ended
-        if (trace := isolated / f"{point}.ipynb").exists() and read_trace(trace).meta.status == "running"
+        path.name
+        for path in isolated.rglob("*.ipynb")
+        if (meta := read_trace(path).meta).question and meta.status == "running"
     ]
     assert running == []
     asyncio.run(until(lambda: threads() <= begun, 5))

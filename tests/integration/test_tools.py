@@ -239,6 +239,39 @@ async def test_who_may_be_asked_is_asked_and_sees_the_arguments(tmp_path: Path) 
     assert asked == [("add", {"a": 2}), ("add", {"a": 1})]
 
 
+async def test_while_the_user_thinks_about_a_tool_the_time_outs_of_cell_and_batch_stand_still(
+    tmp_path: Path,
+) -> None:
+    decided = asyncio.Event()
+
+    async def allow(_name: str, _arguments: Mapping[str, Any]) -> bool:
+        await asyncio.sleep(3)  # longer than either has
+        decided.set()
+        return True
+
+    async def sub(prompt: str) -> str:
+        await decided.wait()
+        return prompt.upper()
+
+    code = """
+import threading
+sum = []
+asking = threading.Thread(target=lambda: sum.append(add(1)))
+asking.start()
+found = llm_query_batched(['a', 'b'], timeout=1.5)
+asking.join()
+FINAL([sum, found])
+"""
+    rlm = RLM(
+        models=ScriptedModels([cell(code)], sub),
+        options={**OPTIONS, "limits.cell_timeout": 2},
+        tools=[tool(add, permission="ask")],
+        allow_call=allow,
+    )
+    result = await rlm.aask("What?", trace=tmp_path / "trace.ipynb")
+    assert result.value == [[2.0], ["A", "B"]]
+
+
 async def test_after_an_interrupted_cell_a_tool_is_called_anew(tmp_path: Path) -> None:
     called: list[int] = []
 

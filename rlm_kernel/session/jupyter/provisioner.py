@@ -22,14 +22,25 @@ from traitlets import Bool
 from rlm_kernel import loops
 from rlm_kernel.config import Settings, load_api_keys, load_settings
 from rlm_kernel.engine.ledger import Ledger
-from rlm_kernel.engine.protocols import ROLES, UNWATCHED, Card, Completion, Message, Models, Role, Watch
+from rlm_kernel.engine.protocols import (
+    ROLES,
+    UNWATCHED,
+    Card,
+    Completion,
+    Locate,
+    Message,
+    Models,
+    PauseTimer,
+    Role,
+    Watch,
+)
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import FileRefused
 from rlm_kernel.sandbox.container_spec import SandboxSpec
 from rlm_kernel.sandbox.grants import FileGrants
 from rlm_kernel.sandbox.provisioner import DockerProvisioner
 from rlm_kernel.session.answering import Children
-from rlm_kernel.session.assembly import Assembly, Locate
+from rlm_kernel.session.assembly import Assembly
 from rlm_kernel.session.conversation import full_history
 from rlm_kernel.session.environment import (
     Environment,
@@ -198,9 +209,9 @@ class _Host:
 
 
 def _locate_in(environment: Environment, files: OpenedFiles) -> Locate:
-    async def locate(asked: str) -> Mapping[str, Any]:
+    async def locate(asked: str, asking: PauseTimer) -> Mapping[str, Any]:
         try:
-            return await environment.locate(files.place(asked))
+            return await environment.locate(files.place(asked), asking)
         except FileRefused:
             raise files.why_not(asked) from None
 

@@ -5,9 +5,9 @@ others go to a model, or to none.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from rlm_kernel.engine import messages as say
 from rlm_kernel.engine.events import CellFinished, Event
@@ -26,6 +26,7 @@ from rlm_kernel.engine.protocols import (
     Totals,
     Watch,
 )
+from rlm_kernel.engine.toolcalls import preview
 from rlm_kernel.errors import NoRecord
 from rlm_kernel.session.replaying import differing
 from rlm_kernel.trace.calls import spent_on
@@ -40,14 +41,15 @@ _PROGRESS = re.compile(r"^(?:Turn \d+ of \d+\.(?: Left: .*)?|No turn is left\.)$
 _DIFF_LINES = 8
 _CHARS = 80
 HOW_TO_ASK = "To have it asked of a model: rlm test --live, or name one: --model"
+HOW_TO_CALL = "To have tools called for real: rlm test --tools FILE.py, or --mcp FILE"
 
 
 class Course:
     """How far a run is still the recorded one.
 
-    `parted`: the first thing that was not as recorded, "" as long as there is none. `trouble`: why a run
-    without models cannot go on. `reused`: what the recorded replies that were used again had cost. `remarks`:
-    what else is to be said.
+    `parted`: the first thing that was not as recorded, "" as long as there is none. `trouble`: why the run
+    cannot go on: there is nobody who could be asked. `reused`: what the recorded replies that were used again
+    had cost. `remarks`: what else is to be said.
     """
 
     def __init__(self, *, live: bool, others: frozenset[str] = frozenset(), worded: bool = False) -> None:
@@ -66,8 +68,13 @@ class Course:
         """Something is not as recorded; without models that is the end, which is raised as NoRecord."""
         self.parted = self.parted or why
         if not self.live:
-            self.trouble = self.trouble or why
-            raise NoRecord(f"{why}.", hint=HOW_TO_ASK)
+            self.end(why, HOW_TO_ASK)
+
+    def end(self, why: str, hint: str) -> NoReturn:
+        """The run cannot go on, whatever code makes of that. Raises NoRecord."""
+        self.parted = self.parted or why
+        self.trouble = self.trouble or why
+        raise NoRecord(f"{why}.", hint=hint)
 
 
 class RecordedCalls:
@@ -75,10 +82,14 @@ class RecordedCalls:
     counted then.
     """
 
-    def __init__(self, recording: TraceRecording, course: Course, ledger: Ledger) -> None:
+    def __init__(
+        self, recording: TraceRecording, course: Course, ledger: Ledger, tools: Collection[str] = ()
+    ) -> None:
+        """`tools`: the names of those that are called for real."""
         self._recording = recording
         self._course = course
         self._ledger = ledger
+        self._tools = tools
 
     def has(self, cell: str) -> bool:
         return not self._course.parted and self._recording.has(cell)
@@ -88,14 +99,13 @@ class RecordedCalls:
 
     async def find(self, call: HostCall, digest: str) -> CallRecord | None:
         found = await self._recording.find(call, digest)
-        if found is not None and self._is_other(found):
-            found = None
-        if found is None:
-            prompt = call.body.get("prompt", call.body.get("question"))
-            if isinstance(prompt, str) and not self._course.live:
-                start = " ".join(prompt[: 4 * _CHARS].split())[:_CHARS]
-                self._course.part(f"{call.cell[:64]} makes a call that has no record: {start!r}")
+        if _tool_of(call) in self._tools or (found is not None and self._is_other(found)):
             return None
+        if found is None:
+            self._miss(call)
+            return None
+        if found.kind == "tool":
+            self._ledger.count_tool_call()
         if found.kind in MODEL_CALLS and not found.again:
             if found.calls:
                 self._ledger.check(calls=True)
@@ -104,13 +114,37 @@ class RecordedCalls:
             self._course.reused += used
         return found
 
+    def _miss(self, call: HostCall) -> None:
+        """A call has no record. Raises NoRecord where nobody can be asked for its answer."""
+        who = f"{call.cell[:64]} makes a call that has no record"
+        prompt = call.body.get("prompt", call.body.get("question"))
+        if isinstance(prompt, str) and not self._course.live:
+            self._course.part(f"{who}: {_start(prompt)!r}")
+        elif name := _tool_of(call):
+            given = call.body.get("arguments")
+            self._course.end(
+                f"{who}: {preview(name, given) if isinstance(given, dict) else name}", HOW_TO_CALL
+            )
+
     def _is_other(self, found: CallRecord) -> bool:
         """Whether the answer would be another one now; failures of models are not the question's."""
         course = self._course
+        if found.kind == "tool":
+            return False
         if found.kind not in MODEL_CALLS:
             return bool(course.parted)
         child = found.kind == "rlm_query"
         return found.role in course.others or (child and course.worded) or (course.live and bool(found.error))
+
+
+def _tool_of(call: HostCall) -> str:
+    """The name of the tool that is called; "" where it is another kind of call."""
+    name = call.body.get("name") if "arguments" in call.body else None
+    return name[:_CHARS] if isinstance(name, str) else ""
+
+
+def _start(text: str) -> str:
+    return " ".join(text[: 4 * _CHARS].split())[:_CHARS]
 
 
 class Unasked:
@@ -210,6 +244,8 @@ class RecordedRoot:
         watch: Watch = UNWATCHED,
     ) -> Completion:
         """The recorded reply to the same request, else that of the model. Raises NoRecord, ModelError."""
+        if self._course.trouble and self._course.live:
+            raise NoRecord(f"{self._course.trouble}.", hint=HOW_TO_CALL)
         if role == "root" and not self._course.parted:
             entry = self._script[self._at] if self._at < len(self._script) else None
             if "root" in self._course.others:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,9 @@ from rlm_kernel.session.regression.recorded import Course, RecordedCalls, Record
 from rlm_kernel.session.replaying import RunAgain, image_remarks
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
+from rlm_kernel.session.toolbox import opened
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
+from rlm_kernel.tools.tool import Tool
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
@@ -42,6 +44,7 @@ from rlm_kernel.trace.writer import NotebookWriter
 
 _SETUP = ("parameters", "setup")
 _SCRIPTED = "scripted/"
+_SERVERS = "mcp."
 _HEADING = re.compile(r"\A#+ [^\n]*\n+")
 
 
@@ -134,10 +137,12 @@ async def ask_again(
     """
     parts = parts_of(trace)
     settings = settings_for(trace, again, live=live)
-    host = Host(settings, say)
     models = models_of(settings, again.models, say) if live else _unasked(trace, settings)
-    async with set_up(host, models, again.look_up_files(trace, say)) as ready:
-        files = GivenFiles(ready.found.paths, ready.found.known_as, late=False)
+    async with (
+        opened(Host(settings, say, tools=again.tools, allow_call=again.allow_call)) as host,
+        set_up(host, models, again.look_up_files(trace, say)) as ready,
+    ):
+        files = GivenFiles(ready.found.paths, ready.found.known_as, late=bool(host.tools))
         async with (
             await new_kernel(host, ready.image, files, replayed=True) as running,
             KernelPool(host, ready.image) as kernels,
@@ -165,8 +170,11 @@ def settings_for(trace: TraceFile, again: RunAgain, *, live: bool) -> Settings:
         changes.setdefault("prompt.profile", trace.meta.prompt_profile)
     if "root_llm.model" not in changes and not _was_whole(trace):
         changes.setdefault("prompt.whole", 0.0)
-    given = RunAgain(again.config_file, changes, again.files, again.allow_changed, again.models)
-    return given.settings(trace, live=live)
+    settings = replace(again, changes=changes).settings(trace, live=live)
+    if not any(name.startswith(_SERVERS) for name in changes):
+        # What stands in config.json alone is not started: calls of its tools have records.
+        settings = settings.model_copy(update={"mcp": settings.mcp.model_copy(update={"servers": {}})})
+    return settings
 
 
 def _was_whole(trace: TraceFile) -> bool:
@@ -274,11 +282,13 @@ class _Work:
         children = Children(environment, out, self.family)
         run = Assembly(environment, SubCalls(self.family.models.models, ledger, children), listener)
         before = None if so_far is None else await asyncio.to_thread(before_this, so_far)
+        tools = {tool.name for tool in environment.host.tools if isinstance(tool, Tool)}
         calls = run.host_calls(
             history_of(lambda: read_trace(out)),
-            recording=RecordedCalls(self.recording, self.course, ledger),
+            recording=RecordedCalls(self.recording, self.course, ledger, tools),
             before=before,
             room=writer.room,
+            beside=out if tools else None,
         )
         try:
             async with closing_trace(listener, ledger.totals, out, environment.host.say) as close:
@@ -309,4 +319,16 @@ class _Work:
     def _named(self) -> list[str]:
         """The files that the question named: those that the set-up does not load."""
         loaded = "\n".join(cell.source for cell in self.trace.code_cells if cell.kind in _SETUP)
-        return [file.path for file in self.trace.meta.files if repr(file.path) not in loaded]
+        given = {path for cell in self.trace.code_cells for path in _given_by_tools(cell)}
+        return [
+            file.path
+            for file in self.trace.meta.files
+            if repr(file.path) not in loaded and file.path not in given
+        ]
+
+
+def _given_by_tools(cell: TraceCell) -> Iterator[str]:
+    """The paths of files that tools have given to a cell."""
+    for call in cell.meta.calls if cell.meta else ():
+        files = call.answer.get("files") if call.kind == "tool" and isinstance(call.answer, dict) else None
+        yield from (path for path in files or () if isinstance(path, str))

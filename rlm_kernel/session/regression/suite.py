@@ -25,6 +25,8 @@ from rlm_kernel.session.regression.alike import Measure
 from rlm_kernel.session.regression.judging import Comparing, Judge
 from rlm_kernel.session.regression.rerun import Rerun, answers_of, ask_again, parts_of
 from rlm_kernel.session.replaying import RunAgain
+from rlm_kernel.tools.functions import tools_of
+from rlm_kernel.tools.tool import AllowCall
 from rlm_kernel.trace.heads import NotATrace, head_of, notebooks_in
 from rlm_kernel.trace.reader import TraceFile, read_trace
 
@@ -142,6 +144,8 @@ async def run_suite(
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
     models: Models | None = None,
+    tools: Sequence[Any] = (),
+    allow_call: AllowCall | None = None,
     live: bool = False,
     files: Path | None = None,
     allow_changed: bool = False,
@@ -160,6 +164,9 @@ async def run_suite(
         config_file: default `config.json` in the working directory, if it is there.
         changes: settings by dotted name. With one of ASKING models are asked what has no record.
         models: instead of those of the settings, where models are asked. The caller closes them.
+        tools: functions that are called for real, as of `RLM`; so are the MCP servers of the settings where
+            `changes` names any. Calls of other tools have the recorded results.
+        allow_call: asked before a call of a tool that asks. Default: it is refused.
         live: ask the models of the traces what has no record.
         files: a folder in which the traces' files are looked for, by name, beside their recorded places.
         allow_changed: go on with files that have changed; it becomes a remark.
@@ -179,7 +186,7 @@ async def run_suite(
     paths = await asyncio.to_thread(_traces, folder)
     expected = await asyncio.to_thread(_expected, folder)
     live = live or any(given.get(name) is not None for name in ASKING)
-    again = RunAgain(config_file, given, {}, allow_changed, models)
+    again = RunAgain(config_file, given, {}, allow_changed, models, tools_of(tools), allow_call)
     async with _judge(judge, config_file, say) as asked:
         with _out(out) as place:
             wanted = Wanted(again, live, Comparing(measure or Measure(), asked), files, say, place)

@@ -317,7 +317,7 @@ async def test_the_time_that_code_gave_its_call_stands_still_while_the_user_is_a
 
     async def limited(seconds: float, done: asyncio.Event) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with approval.timeout(seconds):
+            async with approval.asking.timeout(seconds):
                 await done.wait()
                 return True
         return False
@@ -328,22 +328,22 @@ async def test_the_time_that_code_gave_its_call_stands_still_while_the_user_is_a
     await asyncio.wait_for(asked.wait(), 5)
     later = asyncio.create_task(limited(0.05, done))  # begun while the user thinks
     await asyncio.sleep(0.2)
-    assert approval.asking_seconds() >= 0.15
+    assert approval.asking.seconds() >= 0.15
     assert not any(call.done() for call in (*calls, later))
     done.set()
     decided.set()
     await question
     assert await asyncio.wait_for(asyncio.gather(*calls, later), 5) == [True, False, True]
-    told = approval.asking_seconds()
+    told = approval.asking.seconds()
     await asyncio.sleep(0.01)
-    assert approval.asking_seconds() == told
+    assert approval.asking.seconds() == told
 
 
 async def test_a_time_out_that_is_over_as_the_user_is_asked_is_over() -> None:
     approval = Approval(lambda _: True, 1.0)
 
     async def late() -> None:
-        async with approval.timeout(0.0):
+        async with approval.asking.timeout(0.0):
             await asyncio.sleep(0)
             await approval.check(1, "m", 4.0, contextlib.nullcontext)
             await asyncio.sleep(1)

@@ -16,7 +16,7 @@ from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Answer, CallRecord, Completion, HostCall, Outcome, Retry, Usage
 from rlm_kernel.engine.records import Keep
 from rlm_kernel.engine.subcalls import SubCalls
-from rlm_kernel.engine.values import Watch
+from rlm_kernel.engine.values import PauseTimer, Watch
 from rlm_kernel.errors import (
     BudgetExceeded,
     FileRefused,
@@ -225,6 +225,61 @@ async def test_only_the_time_in_which_a_model_or_a_child_works_is_none_of_the_ce
     assert still == ["still", "works", "goes on", *by_model, *by_model, *by_model], (
         "what is refused waits not"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [("file", {"path": "/a"}), ("tool", {"name": "send", "arguments": {}})]
+)
+async def test_while_the_user_is_asked_no_time_runs_that_code_gave_a_call_nor_that_of_the_cell(
+    kind: str, body: dict[str, Any]
+) -> None:
+    asked, decided, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    still: list[str] = []
+
+    async def think(asking: PauseTimer) -> dict[str, Any]:
+        with asking():
+            asked.set()
+            await decided.wait()
+        return {"value": 1, "files": []}
+
+    class Asks:
+        def has(self, _name: str) -> bool:
+            return True
+
+        async def call(self, _name: str, _arguments: Any, _pause: PauseTimer, asking: PauseTimer) -> Any:
+            return await think(asking)
+
+    @contextmanager
+    def pause_timer() -> Iterator[None]:
+        still.append("still")
+        yield
+        still.append("goes on")
+
+    async def model(prompt: str) -> str:
+        await answered.wait()
+        return prompt
+
+    ledger = Ledger(Limits())
+    sub_calls = SubCalls(ScriptedModels([], model), ledger)
+    calls = HostCalls(sub_calls, Recorder(), lambda _path, asking: think(asking), tools=Asks())
+    calls.begin(CELL)
+    handlers = calls.handlers()
+    query = {"prompt": "x", "timeout": 0.05}
+    early = asyncio.create_task(handlers["llm_query"](HostCall(CELL, "1-1-1", query)))
+    await asyncio.sleep(0)
+    question = asyncio.create_task(handlers[kind](HostCall(CELL, "1-2-1", body, pause_timer=pause_timer)))
+    await asked.wait()
+    late = asyncio.create_task(handlers["llm_query"](HostCall(CELL, "1-1-2", query)))
+    await asyncio.sleep(0.2)
+    assert not early.done()
+    assert not late.done()
+    assert still == ["still"]
+    answered.set()
+    decided.set()
+    assert await asyncio.gather(early, late) == ["x", "x"]
+    await question
+    assert still == ["still", "goes on"]
+    assert ledger.approval.asking.seconds() >= 0.15
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jupyter_client.session import Session
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.sandbox.kernel_says import Message
-from rlm_kernel.sandbox.runner import CellRunner
+from rlm_kernel.sandbox.runner import EVALUATE_SECONDS, CellRunner
 
 pytestmark = pytest.mark.asyncio
 
@@ -123,6 +123,47 @@ async def test_a_cell_whose_reply_is_lost_in_an_interrupt_has_ended_once_the_ker
             runner.interrupt()
             state = await asyncio.wait_for(running, 30)
             assert (state.status, state.variables) == ("interrupted", None)
+    finally:
+        await runner.close()
+
+
+class Forgetful(Kernel):
+    """A kernel whose first replies to what is executed are lost, as an interrupt hits it."""
+
+    def __init__(self, lost: int) -> None:
+        super().__init__(told("iopub_welcome"), answers=False)
+        self.replies: asyncio.Queue[Message] = asyncio.Queue()
+        self._lost = lost
+
+    def send(self, message: dict[str, Any]) -> None:
+        kind = message["msg_type"]
+        self.requests.append(kind)
+        if kind == "kernel_info_request":
+            self.replies.put_nowait(told("kernel_info_reply", message["header"], status="ok"))
+        elif self.requests.count("execute_request") > self._lost:
+            value = {"value": {"status": "ok", "data": {"text/plain": "[7]"}}}
+            self.replies.put_nowait(
+                told("execute_reply", message["header"], status="ok", user_expressions=value)
+            )
+
+
+@pytest.mark.parametrize(("lost", "asked"), [(0, 1), (1, 3), (2, 5)])
+async def test_what_is_evaluated_is_asked_again_where_an_interrupt_of_the_cell_before_took_the_reply(
+    lost: int, asked: int
+) -> None:
+    kernel = Forgetful(lost)
+    shell = SimpleNamespace(send=kernel.send, next=kernel.replies.get)
+    channels: Any = SimpleNamespace(
+        session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close
+    )
+    runner = CellRunner(
+        channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None
+    )
+    await runner.wait_until_listening(60)
+    try:
+        async with asyncio.timeout(EVALUATE_SECONDS / 2):
+            assert await runner.evaluate("x") == [7]
+        assert len(kernel.requests) == asked
     finally:
         await runner.close()
 

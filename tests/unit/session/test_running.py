@@ -205,7 +205,7 @@ async def made(**options: Any) -> Any:
 
 
 def calls(ledger: Ledger, tell: Listener) -> HostCalls:
-    async def locate(_asked: str) -> Any:
+    async def locate(_asked: str, _asking: object) -> Any:
         return {}
 
     return HostCalls(SubCalls(None, ledger), tell, locate)

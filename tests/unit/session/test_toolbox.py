@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -45,7 +45,7 @@ def made(tmp_path: Path, *functions: Any, known: Path | None = None, **host: Any
 
 
 async def call(box: Toolbox, name: str, **arguments: Any) -> Any:
-    return await box.call(name, arguments, contextlib.nullcontext)
+    return await box.call(name, arguments, contextlib.nullcontext, contextlib.nullcontext)
 
 
 def read(path: str) -> bytes:
@@ -251,15 +251,18 @@ async def test_the_time_that_the_user_thinks_is_not_the_cells(tmp_path: Path) ->
         log.append("asked")
         return True
 
-    @contextlib.contextmanager
-    def paused() -> Iterator[None]:
-        log.append("stands")
-        yield
-        log.append("goes on")
+    def entered(what: str) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        @contextlib.contextmanager
+        def paused() -> Iterator[None]:
+            log.append(what)
+            yield
+            log.append("goes on")
+
+        return paused
 
     box = made(tmp_path, tool(lambda: 1, name="f", permission="ask"), allow_call=allow)
-    await box.call("f", {}, paused)
-    assert log == ["stands", "asked", "goes on", "stands", "goes on"], "and that of the call neither"
+    await box.call("f", {}, entered("works"), entered("thinks"))
+    assert log == ["thinks", "asked", "goes on", "works", "goes on"], "and that of the call neither"
 
 
 async def test_files_are_kept_beside_the_trace_and_granted(tmp_path: Path) -> None:

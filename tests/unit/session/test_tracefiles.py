@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -178,7 +179,7 @@ class Named:
     def places(self) -> dict[Path, Path]:
         return self.granted
 
-    async def locate(self, asked: str) -> dict[str, Any]:
+    async def locate(self, asked: str, asking: object) -> dict[str, Any]:
         self.granted[Path(asked)] = Path(asked)
         return {"path": asked}
 
@@ -201,8 +202,8 @@ async def test_files_that_are_asked_for_one_by_one_are_written_together_and_once
     writer._file.write_whole = counted  # type: ignore[method-assign]
     async with FileNotes(on, writer) as notes:
         for path in paths:
-            await notes.locate(str(path))
-            await notes.locate(str(path))
+            await notes.locate(str(path), contextlib.nullcontext)
+            await notes.locate(str(path), contextlib.nullcontext)
         writer(RunFinished(Outcome(Answer("42"), "answered"), Totals()))
     assert sum(wholes) <= 2, "closed, and once more for digests that came after that"
     files = read_trace(tmp_path / "t.ipynb").meta.files

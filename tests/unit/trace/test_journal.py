@@ -20,7 +20,9 @@ from rlm_kernel.engine.events import CallFinished, CellFinished, CellOutput, Cel
 from rlm_kernel.errors import RLMError, TraceError, TraceNotWritten
 from rlm_kernel.trace import notebook_file
 from rlm_kernel.trace.journal import journal_path
+from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.reader import fold_all, read_notebook, read_trace
+from rlm_kernel.trace.taken import ended
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import stream
 from tests.support.sandbox import until
@@ -191,6 +193,7 @@ def killed(path: Path, events: int) -> None:
         "notebook_file.AHEAD = notebook_file.SHARE = 0; notebook_file.RATE = 1e-6\n"
         "from rlm_kernel.trace.writer import NotebookWriter\nfrom tests.support.trace import STORY, meta, "
         "tell\n"
+        "NotebookWriter._save_now_and_then = NotebookWriter._save_running\n"
         f"tell(NotebookWriter(Path({str(path)!r}), meta(), []), STORY[:{events}])\nos.kill(os.getpid(), "
         "signal.SIGKILL)"
     )
@@ -208,6 +211,27 @@ def test_what_a_killed_run_left_is_folded_by_the_next_command(
     assert plain(load(path)) == as_before(tmp_path, 9, monkeypatch), "any program opens it now"
     assert fold_all(tmp_path) == [tmp_path / "deep" / "t.ipynb"]
     assert plain(load(tmp_path / "deep" / "t.ipynb")) == plain(load(path))
+
+
+@pytest.mark.parametrize(("events", "calls"), [(12, 1), (14, 2)])
+def test_a_cell_whose_run_was_killed_shows_what_its_calls_were(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: int, calls: int
+) -> None:
+    killed(path, events)
+    found = read_trace(path)
+    for node in (found.node, load(path)):
+        table = cell(node, "turn-01-a").outputs[0]
+        assert is_made(table)
+        assert table.data["text/html"].count("<tr>") == 1 + calls
+    assert not any(map(is_made, found.cells[-1].outputs))
+    again = NotebookWriter(path, found.meta, [], ended(found.node.cells))
+    again(Noted("The session goes on."))
+    assert [is_made(one) for one in cell(load(path), "turn-01-a").outputs].count(True) == 1
+    monkeypatch.setattr(notebook_file, "AHEAD", 1e9)
+    tell(NotebookWriter(tmp_path / "whole.ipynb", meta(), []), STORY[:events])
+    assert is_made(cell(load(tmp_path / "whole.ipynb"), "turn-01-a").outputs[0]), (
+        "nobody may read it with rlm"
+    )
 
 
 def test_a_run_that_goes_on_is_read_and_let_alone(path: Path) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
+from rlm_kernel.engine.standstill import Standstill
 from rlm_kernel.errors import BudgetExceeded
 
 FURTHER = 2.0
@@ -80,10 +80,7 @@ class Approval:
         """The last no, since the cell of the topmost RLM began."""
         self._refusals = 0
         self._asking = asyncio.Lock()
-        self._asked_since: float | None = None
-        self._asked_seconds = 0.0
-        self._timed: dict[asyncio.Timeout, float | None] = {}
-        """What runs within a time of its own, and what is left of that while it stands still."""
+        self._asked = Standstill()
 
     def begin(self) -> None:
         """A cell of the topmost RLM begins: after a no the user may be asked again."""
@@ -126,40 +123,11 @@ class Approval:
 
     def asking_seconds(self) -> float:
         """Seconds so far in which the user was asked."""
-        now = 0.0 if self._asked_since is None else time.monotonic() - self._asked_since
-        return self._asked_seconds + now
+        return self._asked.seconds()
 
-    @contextlib.asynccontextmanager
-    async def timeout(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[asyncio.Timeout]:
         """As `asyncio.timeout`, but it stands still while the user is asked."""
-        async with asyncio.timeout(seconds) as limit:
-            self._timed[limit] = None
-            if self._asked_since is not None:
-                self._stop(limit)
-            try:
-                yield limit
-            finally:
-                del self._timed[limit]
-
-    @contextlib.contextmanager
-    def _standing_still(self) -> Iterator[None]:
-        """The time-outs, while the user is asked."""
-        self._asked_since = time.monotonic()
-        for limit in self._timed:
-            self._stop(limit)
-        try:
-            yield
-        finally:
-            self._asked_seconds, self._asked_since = self.asking_seconds(), None
-            for limit, left in self._timed.items():
-                if left is not None and not limit.expired():
-                    limit.reschedule(asyncio.get_running_loop().time() + left)
-                self._timed[limit] = None
-
-    def _stop(self, limit: asyncio.Timeout) -> None:
-        if (end := limit.when()) is not None and not limit.expired():
-            self._timed[limit] = end - asyncio.get_running_loop().time()
-            limit.reschedule(None)
+        return self._asked.timeout(seconds)
 
     @contextlib.contextmanager
     def sent(self, cost: float | None) -> Iterator[None]:
@@ -190,7 +158,7 @@ class Approval:
         if self._refused is not None or self._ask is None:
             raise self._refuse(who, wanted)
         try:
-            with self._standing_still():
+            with self._asked.standing_still():
                 found = self._ask(wanted)
                 said = await found if isinstance(found, Awaitable) else found
         except Exception as error:

@@ -22,6 +22,7 @@ from rlm_kernel.engine.inflight import Asked, Dearest
 from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
 from rlm_kernel.engine.limits import Limits as Limits
 from rlm_kernel.engine.limits import ModelLimits as ModelLimits
+from rlm_kernel.engine.paying import Paying, Waiting
 from rlm_kernel.engine.purse import BATCH, Payment, Purse
 from rlm_kernel.engine.totals import Share, Shares, Totals, Usage
 from rlm_kernel.engine.values import Completion, Role
@@ -64,6 +65,8 @@ class Ledger:
         self._top: Ledger = parent._top if parent is not None else self
         self._clock = clock
         self._started = clock() - self._totals.seconds
+        self.paying: Paying = parent.paying if parent is not None else Paying(purse, clock)
+        self._waited = self.paying.waited()
         self._told: set[str] = set()
         self._own_calls = 0
         """Calls of a child RLM's own root model: calls in the accounts above, turns in its own."""
@@ -74,7 +77,6 @@ class Ledger:
         # Of the whole tree, so used at its top alone:
         self._admission = Admission(self._left_for)
         self._last = Dearest()
-        self._purse = purse
 
     def child(self, model: str = "root") -> Ledger:
         """That of a child RLM: it has the same turns, one level less beneath it, and all else from here.
@@ -139,18 +141,33 @@ class Ledger:
         """
         self._totals = self._totals + used
 
-    def call(self, role: Role, chars: int, *, model: str | None = None, last: bool = False) -> Call:
+    def call(
+        self,
+        role: Role,
+        chars: int,
+        *,
+        model: str | None = None,
+        last: bool = False,
+        waiting: Waiting = contextlib.nullcontext,
+    ) -> Call:
         """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
         role's own.
 
         Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is
-        always made. One that is given up on its way counts against the limits as what it may have used.
-        Raises BudgetExceeded: then nothing is to be sent.
+        always made. `waiting` is entered while calls of other runs are waited for. One that is given up on
+        its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to
+        be sent.
         """
-        return Call(self, Asked(role, model or role, chars, last))
+        return Call(self, Asked(role, model or role, chars, last), waiting)
 
-    async def reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None:
-        """Hold back what the call may use, here and of the purse, for as long as the stack is open.
+    async def reserve(
+        self,
+        asked: Asked,
+        stack: contextlib.AsyncExitStack,
+        waiting: Waiting = contextlib.nullcontext,
+    ) -> Payment | None:
+        """Hold back what the call may use, here and of the purse, for as long as the stack is open; `waiting`
+        is entered while the purse is waited for.
 
         Raises BudgetExceeded, and what the purse raises.
         """
@@ -165,7 +182,7 @@ class Ledger:
             try:
                 ticket = await top._admission.admit(asked, lambda: top._check_asked(asked))
                 stack.callback(top._admission.release, ticket)
-                return await stack.enter_async_context(top._purse.paying(asked)) if top._purse else None
+                return await self.paying.pay(asked, stack, waiting)
             except BaseException:
                 self._count(calls=-calls, child_turns=-turns, models=Shares.one(asked.model, calls=-1))
                 self._own_calls -= turns
@@ -355,7 +372,7 @@ class Ledger:
         return self._seconds()
 
     def _seconds(self) -> float:
-        return self._clock() - self._started
+        return self._clock() - self._started - (self.paying.waited() - self._waited)
 
     def check(self, *, calls: bool = False) -> None:
         """Raises BudgetExceeded if money, tokens or time are used up, and with `calls` also if these are; a

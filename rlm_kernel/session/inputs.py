@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import re
 import shutil
@@ -55,6 +56,14 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A context that is no file, and files beside it: it becomes one of them, a text, or JSON."""
+
+    context: Context
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """`paths` as the user named them. `made`: they hold one object from Python, written beside the trace.
     `known_as`: as of FileGrants.
@@ -93,17 +102,32 @@ def gather(context: Context, trace_path: Path) -> Inputs:
         return Inputs(())
     if isinstance(context, Placed):
         return Inputs(context.paths, context.made, context.known_as)
+    if isinstance(context, Beside):
+        first = io.StringIO(context.context) if isinstance(context.context, str) else context.context
+        files = expand(context.files, trace_path.with_suffix(STDIN))
+        return Inputs(tuple(dict.fromkeys((*gather(first, trace_path).paths, *files))))
     if isinstance(context, Path):
         return Inputs(expand([context], trace_path.with_suffix(STDIN)))
-    if (
-        isinstance(context, Sequence)
-        and not isinstance(context, str)
-        and context
-        and all(isinstance(p, Path) for p in context)
-    ):
+    if are_paths(context):
         return Inputs(expand(context, trace_path.with_suffix(STDIN)))
     made = written(context, trace_path)
     return Inputs(made.paths, made=made.as_object)
+
+
+def are_paths(context: Context) -> bool:
+    """Whether a context is several paths."""
+    several = isinstance(context, Sequence) and not isinstance(context, str)
+    return several and bool(context) and all(isinstance(one, Path) for one in context)
+
+
+def beside(context: Context, files: Sequence[Path]) -> Context:
+    """A context with files beside it, which are loaded as its own are."""
+    if not files:
+        return context
+    if context is None or isinstance(context, Path) or are_paths(context):
+        own = [] if context is None else [context] if isinstance(context, Path) else context
+        return list(dict.fromkeys([*own, *files]))
+    return Beside(context, tuple(files))
 
 
 def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:

@@ -253,6 +253,8 @@ class RLM(OnTraces):
         questions: Iterable[Any],
         contexts: Iterable[Any] | None = None,
         *,
+        files: Sequence[Path | str] = (),
+        answer_type: Any = None,
         out: Path | str | None = None,
         traces: Path | str | None = None,
         jobs: int | None = None,
@@ -268,6 +270,9 @@ class RLM(OnTraces):
             questions: texts, dicts as `rlm batch` has them in its files, or `Item`s; any iterable, an endless
                 one, too. It is read in another thread, as there is room for more.
             contexts: one for each question, as of `aask`, in place of its own.
+            files: files, folders and globs that every question gets beside its own context.
+            answer_type: as of `aask`, for questions without a schema of their own; an answer that is none is
+                a failure, `NoAnswer`.
             out: a file of results, as `rlm batch --out`. What is in it already is neither asked nor given.
             traces: the folder of the traces. Default: beside `out`, else in the settings' `trace.dir`.
             jobs: questions at one time. Default: as many as there is room for.
@@ -283,15 +288,17 @@ class RLM(OnTraces):
                 what cannot be a question is a failure, too. Leaving the loop ends what runs.
 
         Raises:
+            UsageError: the type has no JSON schema.
             BudgetExceeded: all may use no more.
             RLMError: what would fail every question.
         """
         from rlm_kernel.session.batch.mapped import Mapped
-        from rlm_kernel.session.batch.output import Places, by, ready
+        from rlm_kernel.session.batch.output import Places, by, files_of_all, ready
         from rlm_kernel.session.batch.questions import of_program
         from rlm_kernel.session.batch.run import Budget, How
 
-        how = How(Budget(max_cost, max_tokens), retry, keep_going)
+        wanted = None if answer_type is None else AnswerType(answer_type)
+        how = How(Budget(max_cost, max_tokens), retry, keep_going, wanted)
         folder = self.settings.trace.dir / f"batch-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}"
         places = Places(
             None if out is None else Path(out),
@@ -307,6 +314,7 @@ class RLM(OnTraces):
                 places,
                 how,
                 by(self.settings, names),
+                files_of_all(files),
             )
 
         return Mapped(begin)

@@ -39,13 +39,12 @@ class Draft:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def draft(values: Mapping[str, Any], base: Path, *, files: Sequence[Path] = (), cells: bool = False) -> Draft:
+def draft(values: Mapping[str, Any], base: Path, *, cells: bool = False) -> Draft:
     """The question of a row or dict.
 
     Args:
         values: as docs/batch.md names them.
         base: what relative paths are relative to.
-        files: those of every question, beside its own.
         cells: all values are texts, as a CSV file has them; "" is none.
 
     Raises:
@@ -68,7 +67,7 @@ def draft(values: Mapping[str, Any], base: Path, *, files: Sequence[Path] = (), 
     return Draft(
         checked_id(values.get("id", values.get("custom_id"))),
         question,
-        _context(values, base, files),
+        _context(values, base),
         schema,
         _changes(values),
     )
@@ -93,14 +92,12 @@ def checked_id(value: Any) -> str | int | None:
     raise UsageError('its "id" is neither a text nor a whole number')
 
 
-def _context(values: Mapping[str, Any], base: Path, files: Sequence[Path]) -> Context:
+def _context(values: Mapping[str, Any], base: Path) -> Context:
     """Raises UsageError."""
     given = [name for name in ("files", "text", "context") if values.get(name) is not None]
     if len(given) > 1:
         raise UsageError(f"it has {' and '.join(given)}: give one of them")
     if given and given[0] != "files":
-        if files:
-            raise UsageError(f'it has "{given[0]}", and -f gives files: one of them can be its context')
         if given[0] == "text" and not isinstance(values["text"], str):
             raise UsageError('its "text" is no text')
         return values[given[0]]
@@ -108,7 +105,7 @@ def _context(values: Mapping[str, Any], base: Path, files: Sequence[Path]) -> Co
     named = [named] if isinstance(named, str | os.PathLike) else named
     if not isinstance(named, Sequence) or not all(isinstance(one, str | os.PathLike) for one in named):
         raise UsageError('its "files" are neither a path nor a list of paths')
-    found = [*files, *(path for one in named for path in _found(os.fspath(one), base))]
+    found = [path for one in named for path in _found(os.fspath(one), base)]
     return list(dict.fromkeys(found)) or None
 
 

@@ -22,6 +22,7 @@ from rlm_kernel.session.batch import rows as rows_module
 from rlm_kernel.session.batch.fields import filled, has_fields
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.questions import (
+    Common,
     Entry,
     entries,
     for_each,
@@ -31,6 +32,7 @@ from rlm_kernel.session.batch.questions import (
     of_program,
 )
 from rlm_kernel.session.batch.rows import STDIN, BadLine, Row, count_rows, read_rows
+from rlm_kernel.session.inputs import Beside
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.text(),
@@ -39,8 +41,8 @@ JSON = some.recursive(
 )
 
 
-def asked(path: Path, **options: Any) -> list[Entry | BadLine]:
-    return list(entries(of_file(path, **options)))
+def asked(path: Path) -> list[Entry | BadLine]:
+    return list(entries(of_file(path)))
 
 
 def good(found: Iterable[Entry | BadLine]) -> list[Entry]:
@@ -300,12 +302,38 @@ def test_files_are_relative_to_the_file_of_questions(tmp_path: Path) -> None:
     (folder / "q.jsonl").write_text(
         '{"question": "all", "files": "*.txt"}\n{"question": "one", "files": ["x[1].txt", "a.txt", "a.txt"]}\n'
     )
-    every, one = good(asked(folder / "q.jsonl", files=[Path("/common")]))
-    assert every.item.context == [
-        Path("/common"),
-        *(folder / name for name in ("a.txt", "b.txt", "x[1].txt")),
+    every, one = good(asked(folder / "q.jsonl"))
+    assert every.item.context == [folder / name for name in ("a.txt", "b.txt", "x[1].txt")]
+    assert one.item.context == [folder / "x[1].txt", folder / "a.txt"]
+
+
+def test_files_of_every_question_stand_beside_whatever_context_it_has(tmp_path: Path) -> None:
+    glossary, own = tmp_path / "glossary.txt", tmp_path / "a.txt"
+    glossary.write_text("RLM: a model with a kernel")
+    own.write_text("a")
+    given = [own, [own, glossary], None, "a text", {"row": 1}, [1, 2]]
+    common = Common([glossary])
+
+    def found() -> list[Entry]:
+        return good(entries(of_program(["?"] * len(given), given), common=common))
+
+    assert [one.item.context for one in found()] == [
+        [own, glossary],
+        [own, glossary],
+        [glossary],
+        Beside("a text", (glossary,)),
+        Beside({"row": 1}, (glossary,)),
+        Beside([1, 2], (glossary,)),
     ]
-    assert one.item.context == [Path("/common"), folder / "x[1].txt", folder / "a.txt"]
+    before = {one.digest for one in found()}
+    glossary.write_text("another")
+    assert not before & {one.digest for one in found()}, "answers with the old glossary do not stand"
+
+
+def test_a_schema_for_all_is_for_those_without_one(tmp_path: Path) -> None:
+    questions = ["a", {"question": "b", "schema": {"type": "string"}}]
+    found = good(entries(of_program(questions), common=Common(schema={"type": "integer"})))
+    assert [one.item.schema for one in found] == [{"type": "integer"}, {"type": "string"}]
 
 
 def test_columns_in_braces_are_values_and_other_braces_stay() -> None:

@@ -17,7 +17,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.engine import Engine
 from rlm_kernel.session.batch.questions import Common, Drafts, Entries, entries
-from rlm_kernel.session.batch.results import Paid, Results, rows
+from rlm_kernel.session.batch.results import Paid, Results
 from rlm_kernel.session.batch.run import Batch, How
 from rlm_kernel.session.batch.traces import Traces, write_index
 from rlm_kernel.session.inputs import check_readable, expand
@@ -54,7 +54,7 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
 
     def index() -> None:
         if results.lines:
-            write_index(folder, rows(results.path), results.path.parent)
+            write_index(folder, results.path)
 
     try:
         await asyncio.to_thread(index)

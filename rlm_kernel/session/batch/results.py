@@ -28,6 +28,8 @@ Status = Literal["answered", "no_answer", "failed"]
 Retry = Literal["no", "passing", "all"]
 """Which questions are asked again that have failed, or have no answer."""
 _BEGIN = b'{"id": '
+_QUESTION = 500
+"""Characters of a question that a line has."""
 _FIELDS = ("id", "status", "digest", "attempt")
 
 
@@ -224,6 +226,7 @@ def row_of(entry: Entry, done: Done, totals: Totals, attempt: int, beside: Path)
     return {
         "id": entry.id,
         "status": status,
+        "question": entry.item.question[:_QUESTION],
         "answer": result.answer if result else None,
         "value": result.value if result else None,
         "error": vars(failure) | {} if failure else None,

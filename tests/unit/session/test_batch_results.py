@@ -227,7 +227,7 @@ def test_the_index_has_each_trace_with_its_id_and_how_it_ended(tmp_path: Path) -
     made = row_of(entry("../a"), done(), Totals(), 1, tmp_path) | {"trace": "r.traces/000/a.ipynb"}
     add(results, made, row("b", failure=LASTING))
     results.close()
-    write_index(tmp_path / "r.traces", rows(results.path), tmp_path)
+    write_index(tmp_path / "r.traces", results.path)
     (line,) = (tmp_path / "r.traces" / "index.jsonl").read_text().splitlines()
     found = json.loads(line)
     assert (found["trace"], found["id"], found["status"]) == ("000/a.ipynb", "../a", "answered")

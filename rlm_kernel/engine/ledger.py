@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -148,7 +149,7 @@ class Ledger:
         *,
         model: str | None = None,
         last: bool = False,
-        waiting: Waiting = contextlib.nullcontext,
+        waiting: Waiting = nullcontext,
     ) -> Call:
         """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
         role's own.
@@ -161,10 +162,7 @@ class Ledger:
         return Call(self, Asked(role, model or role, chars, last), waiting)
 
     async def reserve(
-        self,
-        asked: Asked,
-        stack: contextlib.AsyncExitStack,
-        waiting: Waiting = contextlib.nullcontext,
+        self, asked: Asked, stack: contextlib.AsyncExitStack, waiting: Waiting
     ) -> Payment | None:
         """Hold back what the call may use, here and of the purse, for as long as the stack is open; `waiting`
         is entered while the purse is waited for.
@@ -308,7 +306,7 @@ class Ledger:
         if limits.calls is not None:
             left["calls"] = max(0, limits.calls - share.calls)
         if limits.cost is not None:
-            left["cost"] = round(max(0.0, limits.cost - _spent_on(share)), 6)
+            left["cost"] = round(max(0.0, limits.cost - share.spent), 6)
         return left
 
     def _share(self, model: str) -> Share:
@@ -322,7 +320,7 @@ class Ledger:
             share = top._share(model)
             found += [
                 ("calls", model, limits.calls, share.calls),
-                ("cost", model, limits.cost, _spent_on(share)),
+                ("cost", model, limits.cost, share.spent),
             ]
         for name, model, limit, spent in found:
             what = f"{name} of the model {model}" if model else name
@@ -348,7 +346,7 @@ class Ledger:
         ]
         own = self.limits.models.get(asked.model, ModelLimits()).cost
         if own is not None:
-            left.append(Left("cost", own - _spent_on(self._share(asked.model)), asked.model))
+            left.append(Left("cost", own - self._share(asked.model).spent, asked.model))
         return left
 
     def _kept(self, name: LimitName) -> float:
@@ -401,14 +399,5 @@ class Ledger:
 
         A call that is `reserved` is among those counted.
         """
-        limits, share = self.limits.models.get(model), self._share(model)
-        if limits is None:
-            return
-        if limits.calls is not None and not reserved and share.calls >= limits.calls:
-            raise refused("calls", share.calls, limits.calls, model=model)
-        if limits.cost is not None and _spent_on(share) >= limits.cost - ROUNDING:
-            raise refused("cost", _spent_on(share), limits.cost, model=model)
-
-
-def _spent_on(share: Share) -> float:
-    return share.known_cost + share.lost_cost
+        if model in self.limits.models:
+            self.limits.models[model].check(self._share(model), model, reserved=reserved)

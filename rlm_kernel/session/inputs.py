@@ -20,6 +20,7 @@ from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.session import contexts
 from rlm_kernel.session.contexts import written
+from rlm_kernel.session.globs import matching
 
 Context = Any
 """The path or paths of files and folders (`Path`), or an object as of `session.contexts.written`: a text,
@@ -164,19 +165,19 @@ def check_readable(paths: Iterable[Path]) -> None:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    found = map(Path, sorted(glob.glob(str(pattern.expanduser()), recursive=True)))
-    matching = [path for path in found if "**" not in pattern.parts or not path.is_dir()]
-    if not matching:
+    names = map(Path, sorted(matching(str(pattern.expanduser()))))
+    found = [path for path in names if "**" not in pattern.parts or not path.is_dir()]
+    if not found:
         raise UsageError(
             f"Nothing matches {pattern}.", hint="Check the pattern; ** stands for folders at any depth."
         )
-    if len(matching) > MAX_MATCHES:
+    if len(found) > MAX_MATCHES:
         raise UsageError(
-            f"{len(matching):,} files match {pattern}, and each is given to the kernel by itself: "
+            f"{len(found):,} files match {pattern}, and each is given to the kernel by itself: "
             f"{MAX_MATCHES:,} at most.",
             hint="Name the folder instead, which may have any number of files.",
         )
-    return matching
+    return found
 
 
 def _standard_input(path: Path) -> Path:

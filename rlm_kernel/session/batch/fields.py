@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
+import math
+import operator
 import os
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -52,6 +56,8 @@ def draft(values: Mapping[str, Any], base: Path, *, cells: bool = False) -> Draf
     """
     if cells:
         values = {name: _cell(name, value) for name, value in values.items() if value != ""}
+    # Tables in memory have no other value where there is none.
+    values = {name: value for name, value in values.items() if not _is_nan(value)}
     for name in values:
         if name not in FIELDS and (meant := nearest(name, FIELDS, _TYPO)) is not None:
             raise UsageError(f"it has a {name!r}. {did_you_mean(meant)}")
@@ -84,12 +90,24 @@ def _cell(name: str, value: Any) -> Any:
 
 
 def checked_id(value: Any) -> str | int | None:
-    """Raises UsageError."""
-    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
-        if value == "" or len(str(value)) > 1_000:
-            raise UsageError('its "id" is empty' if value == "" else 'its "id" is too long')
-        return value
-    raise UsageError('its "id" is neither a text nor a whole number')
+    """Whole numbers of any type are such; so are 3.0, as a column with gaps has them. Raises UsageError."""
+    if value is None or _is_nan(value):
+        return None
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if not isinstance(value, str | bool):
+        with contextlib.suppress(TypeError):
+            whole = isinstance(value, float) and value.is_integer()
+            value = int(value) if whole else operator.index(value)
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UsageError('its "id" is neither a text nor a whole number')
+    if value == "" or len(str(value)) > 1_000:
+        raise UsageError('its "id" is empty' if value == "" else 'its "id" is too long')
+    return value
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _context(values: Mapping[str, Any], base: Path) -> Context:

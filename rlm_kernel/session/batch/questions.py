@@ -22,6 +22,8 @@ from rlm_kernel.session.batch.fields import Draft, checked_id, draft, filled
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.rows import STDIN, BadLine, read_rows
 from rlm_kernel.session.contexts import is_file_like
+from rlm_kernel.session.contexttables import is_table
+from rlm_kernel.session.globs import matching
 from rlm_kernel.session.inputs import Beside, are_paths, beside
 from rlm_kernel.session.plainvalues import as_json
 
@@ -122,7 +124,7 @@ def _files(pattern: str) -> Iterator[str]:
     elif os.path.lexists(whole):
         yield Path(whole).as_posix()
         return
-    for name in sorted(glob.iglob(whole, recursive=True)):
+    for name in sorted(matching(whole)):
         if os.path.isfile(name):
             yield Path(name).as_posix()
 
@@ -130,8 +132,31 @@ def _files(pattern: str) -> Iterator[str]:
 def of_program(questions: Iterable[Any], contexts: Iterable[Any] | None = None) -> Drafts:
     """Of texts, dicts as a file has them, or Items, each with a context of `contexts` if these are given.
 
-    Raises UsageError where there are fewer contexts than questions.
+    Raises UsageError where there are fewer contexts than questions, or either would be gone through by its
+    characters, names or columns.
     """
+    _refuse_one("questions", questions)
+    if contexts is not None:
+        _refuse_one("contexts", contexts)
+    return _each(questions, contexts)
+
+
+def _refuse_one(what: str, given: Any) -> None:
+    """Raises UsageError."""
+    if isinstance(given, str | bytes | Mapping | Item | os.PathLike) or not isinstance(given, Iterable):
+        raise UsageError(
+            f"The {what} are to be a list, or to come one after the other, and are a "
+            f"{type(given).__name__}: {str(given)[:100]!r}.",
+            hint="Put a single one in a list; files of questions are read by rlm batch.",
+        )
+    if is_table(given) and hasattr(given, "columns"):
+        raise UsageError(
+            f"The {what} are a table, which gives its columns one after the other.",
+            hint="Give its rows: to_dict('records') of pandas, to_dicts() of polars, to_pylist() of Arrow.",
+        )
+
+
+def _each(questions: Iterable[Any], contexts: Iterable[Any] | None) -> Drafts:
     given = None if contexts is None else iter(contexts)
     for number, one in enumerate(questions, 1):
         context = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -258,9 +259,22 @@ def _below(path: Path, folder: Path) -> str:
 def encoded(row: Mapping[str, Any]) -> bytes:
     """A row as a line of JSON."""
     try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # JSON has no such number, and most readers take none
+        text = json.dumps(_finite(row), ensure_ascii=False)
+    try:
+        return text.encode() + b"\n"
     except UnicodeEncodeError:  # half a pair of UTF-16, which JSON can escape
-        return json.dumps(row).encode() + b"\n"
+        return json.dumps(json.loads(text)).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with None in the place of numbers that are none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

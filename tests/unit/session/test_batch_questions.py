@@ -6,9 +6,11 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -367,3 +369,55 @@ def test_endless_questions_are_read_as_they_are_wanted() -> None:
         "question 2",
     ]
     assert threading.active_count() < 50
+
+
+def test_ids_are_whole_numbers_of_any_type_and_what_is_missing_is_not_given(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    rows = [
+        {"id": numpy.int64(3), "question": "a"},
+        {"id": 4.0, "question": "b", "files": math.nan},  # as pandas has a column with gaps
+        {"id": math.nan, "question": "c"},
+        {"id": uuid.UUID(int=5), "question": "d"},
+    ]
+    found = [one.id for one in good(entries(of_program(rows)))]
+    assert found[:2] == [3, 4]
+    assert str(found[2]).startswith("q-")
+    assert found[3] == str(uuid.UUID(int=5))
+    assert set(map(type, found[:2])) == {int}
+    assert "whole number" in why(entries(of_program([{"id": 2.5, "question": "a"}])))[1]
+
+
+@pytest.mark.parametrize(
+    "one", ["What?", b"What?", {"question": "What?"}, Path("q.jsonl"), None, Item("a", "?")]
+)
+def test_a_single_question_or_context_is_not_taken_for_many(one: Any) -> None:
+    with pytest.raises(UsageError, match="questions are to be a list"):
+        of_program(one)
+    if one is not None:
+        with pytest.raises(UsageError, match="contexts are to be a list"):
+            of_program(["a"], one)
+
+
+def test_a_table_is_not_taken_for_its_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"question": ["a", "b"], "text": ["A", "B"]})
+    with pytest.raises(UsageError, match="gives its columns") as told:
+        of_program(table)
+    assert "to_dict('records')" in told.value.hint
+    found = good(entries(of_program(table["question"], table["text"])))
+    assert [(one.item.question, one.item.context) for one in found] == [("a", "A"), ("b", "B")]
+
+
+def test_tables_as_programs_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text('\ufeff"id","question"\r\n1,a,\r\n2,b,,\r\n3,c,more\r\n', "utf-8")
+    found = asked(path)
+    assert [(one.id, one.item.question) for one in good(found)] == [("1", "a"), ("2", "b")]
+    assert "3 fields" in why(found)[3]
+    path.write_text("id,question,question\n1,a,b\n")
+    with pytest.raises(UsageError, match="'question' twice"):
+        asked(path)
+    path.write_bytes(b"id,question\r1,a\r")
+    with pytest.raises(UsageError) as told:
+        asked(path)
+    assert "tr '\\r' '\\n'" in told.value.hint

@@ -11,7 +11,7 @@ _ANY = "**"
 
 
 def matching(pattern: str) -> Iterator[str]:
-    """What matches, as `glob.iglob(pattern, recursive=True)` has it: files and folders, in no order, and
+    """The files that match, as `glob.iglob(pattern, recursive=True)` has them, in no order, and folders:
     nothing that is hidden, unless the pattern begins with a dot there, too. Blocking.
     """
     parts = pattern.split("/" if os.sep == "/" else os.sep)
@@ -19,11 +19,13 @@ def matching(pattern: str) -> Iterator[str]:
         yield from glob.iglob(pattern)
         return
     first = parts.index(_ANY)
-    top, rest = os.sep.join(parts[:first]), parts[first + 1 :] or ["*"]
+    top, rest = os.sep.join(parts[:first]), parts[first:]
+    if rest[-1] == _ANY:
+        rest.append("*")  # what is beneath, and not the folder itself
     if first and not top:
         top = os.sep  # an absolute pattern
     for base in glob.iglob(top) if glob.has_magic(top) else [top]:
-        yield from _beneath(base, [_ANY, *rest])
+        yield from _beneath(base, rest)
 
 
 def _beneath(base: str, patterns: Sequence[str]) -> Iterator[str]:

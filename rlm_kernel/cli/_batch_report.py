@@ -68,6 +68,8 @@ class Report:
 
     def lines(self, *, next_: bool) -> Iterator[str]:
         """What came of it, for people. `next_`: with what to type next, where something failed."""
+        from rlm_kernel.report.batchindex import PAGE
+
         now = self.tally
         answered = now.answered + now.before["answered"]
         yield f"{counted(now.done - now.bad, 'question')}: {answered:,} answered{self._others()}"
@@ -83,7 +85,8 @@ class Report:
             slowest = (f"{id_[:40]} {seconds:,.1f} s" for seconds, id_ in sorted(now.slowest, reverse=True))
             yield f"slowest: {', '.join(slowest)}"
         yield f"results: {shown_path(self._out)}"
-        yield f"traces: {shown_path(self.traces)}"
+        page = self.traces / PAGE
+        yield f"traces: {shown_path(page if page.is_file() else self.traces)}"
         if next_ and (command := self._next()):
             yield f"next: {command}"
 

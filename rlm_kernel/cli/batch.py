@@ -165,11 +165,14 @@ def batch(
 
 @dataclass(frozen=True)
 class _Asked:
-    """The questions of a command line. `out`: where their results go by default."""
+    """The questions of a command line. `out`: where their results go by default; `files`: of every
+    question.
+    """
 
     drafts: Callable[[], Drafts]
     total: Callable[[], int | None]
     out: Path
+    files: list[Path]
     source: Path | None = None
 
 
@@ -185,16 +188,14 @@ def _asked(
 ) -> _Asked:
     """Raises UsageError."""
     from rlm_kernel.session.batch import questions as made
-    from rlm_kernel.session.batch.output import RESULTS
+    from rlm_kernel.session.batch.output import RESULTS, files_of_all
     from rlm_kernel.session.batch.rows import STDIN, count_rows
-    from rlm_kernel.session.inputs import expand
 
     if each and rows:
         raise UsageError("--each and --rows do not go together.", hint="Ask two batches.")
     if id_ is not None and rows is None:
         raise UsageError("--id names a column of --rows.", hint='Lines of a file have their own: {"id": …}')
-    if (each or rows) and files:
-        raise UsageError("-f goes with a file of questions; --each and --rows have contexts of their own.")
+    common = files_of_all(files)
     if each:
         # A glob that the shell has spelt out: its first file is --each's, and the others come as words.
         question, patterns = worded(questions[0]), [*each, *questions[1:]]
@@ -202,6 +203,7 @@ def _asked(
             lambda: made.for_each(question, patterns),
             lambda: made.count_files(patterns),
             Path(_slug(question) + RESULTS),
+            common,
         )
     if len(questions) > 1:
         raise UsageError(
@@ -215,6 +217,7 @@ def _asked(
             lambda: made.for_rows(question, rows, id_),
             lambda: count_rows(rows),
             place or Path(_slug(question) + RESULTS),
+            common,
             rows,
         )
     source = Path(questions[0])
@@ -230,12 +233,7 @@ def _asked(
             hint=near or "A question goes with --each FILES or --rows TABLE; a single one: rlm ask QUESTION",
         )
     place = Path("questions" + RESULTS) if source == STDIN else source.with_name(source.stem + RESULTS)
-    if any(str(one) == "-" for one in files or ()):
-        raise UsageError(
-            "Standard input cannot be a file of every question.", hint="Save it in a file first."
-        )
-    given = [one.absolute() for one in expand(files or (), Path())]
-    return _Asked(lambda: made.of_file(source, given), lambda: count_rows(source), place, source)
+    return _Asked(lambda: made.of_file(source), lambda: count_rows(source), place, common, source)
 
 
 def _slug(question: str) -> str:
@@ -307,8 +305,15 @@ class _Running:
         task, report = self._task, self.report
         with self._view:
             report.total = await asyncio.to_thread(task.asked.total)
-            drafts, made_by = task.asked.drafts(), by(settings)
-            made = open_(drafts, lambda paid: engine(self._view, paid), task.places, task.how, made_by)
+            asked, made_by = task.asked, by(settings)
+            made = open_(
+                asked.drafts(),
+                lambda paid: engine(self._view, paid),
+                task.places,
+                task.how,
+                made_by,
+                asked.files,
+            )
             async with made as ready:
                 report.traces = ready.traces
                 if ready.results is not None and ready.results.dropped:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_kernel.engine.asking import Asking
+from rlm_kernel.engine.standstill import Standstill
 from rlm_kernel.errors import BudgetExceeded
 
 FURTHER = 2.0
@@ -80,8 +80,8 @@ class Approval:
         """The last no, since the cell of the topmost RLM began."""
         self._refusals = 0
         self._one = asyncio.Lock()
-        self.asking = Asking()
-        """Of the same tree, for what else the user is asked."""
+        self.asking = Standstill()
+        """While the user is asked, whatever it is about: of the same tree."""
 
     def begin(self) -> None:
         """A cell of the topmost RLM begins: after a no the user may be asked again."""
@@ -151,7 +151,7 @@ class Approval:
         if self._refused is not None or self._ask is None:
             raise self._refuse(who, wanted)
         try:
-            with self.asking.question():
+            with self.asking.standing_still():
                 found = self._ask(wanted)
                 said = await found if isinstance(found, Awaitable) else found
         except Exception as error:

@@ -7,6 +7,7 @@ import contextlib
 from typing import Any, Protocol, Self
 
 from rlm_kernel.engine.inflight import Asked
+from rlm_kernel.engine.paying import Waiting
 from rlm_kernel.engine.purse import Payment
 from rlm_kernel.engine.values import Completion
 
@@ -14,7 +15,9 @@ from rlm_kernel.engine.values import Completion
 class Booked(Protocol):
     """Where a call is booked: what it needs of a ledger."""
 
-    async def reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None: ...
+    async def reserve(
+        self, asked: Asked, stack: contextlib.AsyncExitStack, waiting: Waiting
+    ) -> Payment | None: ...
 
     def settle(self, asked: Asked, reply: Completion) -> None: ...
 
@@ -29,9 +32,11 @@ class Call:
     Whoever makes it says when the request goes out, and what came of it.
     """
 
-    def __init__(self, ledger: Booked, asked: Asked) -> None:
+    def __init__(self, ledger: Booked, asked: Asked, waiting: Waiting) -> None:
+        """`waiting` is entered while calls of other runs are waited for."""
         self._ledger = ledger
         self._for = asked
+        self._waiting = waiting
         self._held = contextlib.AsyncExitStack()
         """What is held back for it: released when it has ended."""
         self._payment: Payment | None = None
@@ -42,7 +47,7 @@ class Call:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            self._payment = await self._ledger.reserve(self._for, stack)
+            self._payment = await self._ledger.reserve(self._for, stack, self._waiting)
             self._held = stack.pop_all()
         return self
 

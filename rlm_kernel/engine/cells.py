@@ -27,7 +27,7 @@ class Cells:
     async def run(
         self, cell_id: str, code: str, turn: int, *, setup: bool = False, seconds: float | None = None
     ) -> CellResult:
-        """Run a cell to its end; after `seconds` it is interrupted.
+        """Run a cell to its end; after `seconds` of the run it is interrupted.
 
         `setup`: it loads the input (`Kernel.set_up`).
 
@@ -59,7 +59,9 @@ class Cells:
         task = asyncio.create_task(running)
         delivered = asyncio.create_task(self.calls.delivered.wait())
         try:
-            await asyncio.wait({task, delivered}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                async with self.calls.ledger.paying.timeout(seconds):
+                    await asyncio.wait({task, delivered}, return_when=asyncio.FIRST_COMPLETED)
             if delivered.done():
                 await asyncio.wait({task}, timeout=ENDING_SECONDS)
             return await self._ended(task)

@@ -291,7 +291,7 @@ class HostCalls:
 
         @contextlib.contextmanager
         def asking() -> Iterator[None]:
-            with call.pause_timer(), self.ledger.approval.asking.question():
+            with call.pause_timer(), self.ledger.approval.asking.standing_still():
                 yield
 
         return asking

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rlm_kernel.engine.values import Role
@@ -58,8 +58,8 @@ class InFlight:
     """The calls that are made at the moment under limits that they have in common."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[str, float, float]] = {}
-        """The model of each, and what it may use of money and tokens."""
+        self._held: dict[int, tuple[Asked, float, float]] = {}
+        """Each, and what it may use of money and tokens."""
         self._sums: defaultdict[str | None, _Held] = defaultdict(_Held)
         """By model; None: of all."""
         self._tickets = 0
@@ -68,20 +68,25 @@ class InFlight:
     def hold(self, asked: Asked) -> int:
         """A call is made: a ticket for it."""
         self._tickets += 1
-        estimate = self.likely(asked.model) or Dearest()
-        cost, tokens = estimate.of("cost", asked.chars), estimate.of("tokens", asked.chars)
-        self._held[self._tickets] = asked.model, cost, tokens
-        for sums in (self._sums[asked.model], self._sums[None]):
-            sums.add(1, cost, tokens)
+        self._hold(self._tickets, asked)
         return self._tickets
 
     def release(self, ticket: int) -> str | None:
         """The call has ended: which model it was of. None if it had before."""
-        model, cost, tokens = self._held.pop(ticket, (None, 0.0, 0.0))
-        if model is not None:
-            for sums in (self._sums[model], self._sums[None]):
-                sums.add(-1, -cost, -tokens)
-        return model
+        return self._release(ticket).model if ticket in self._held else None
+
+    def _hold(self, ticket: int, asked: Asked) -> None:
+        estimate = self.likely(asked.model) or Dearest()
+        cost, tokens = estimate.of("cost", asked.chars), estimate.of("tokens", asked.chars)
+        self._held[ticket] = asked, cost, tokens
+        for sums in (self._sums[asked.model], self._sums[None]):
+            sums.add(1, cost, tokens)
+
+    def _release(self, ticket: int) -> Asked:
+        asked, cost, tokens = self._held.pop(ticket)
+        for sums in (self._sums[asked.model], self._sums[None]):
+            sums.add(-1, -cost, -tokens)
+        return asked
 
     def of(self, model: str | None = None) -> tuple[int, float, float]:
         """How many calls there are, of one model or of all, and what they may use of money and tokens."""
@@ -89,8 +94,13 @@ class InFlight:
         return sums.calls, sums.cost, sums.tokens
 
     def see(self, asked: Asked, cost: float, tokens: float) -> None:
-        """The call has used so much."""
+        """The call has used so much. Those in flight that are estimated by such calls may, too."""
+        before = self.likely(asked.model)
+        known = replace(before) if before is not None else None
         self._dearest.setdefault(asked.model, Dearest()).see(cost, tokens, asked.chars)
+        if self.likely(asked.model) != known:
+            for ticket in list(self._held):
+                self._hold(ticket, self._release(ticket))
 
     def given_up(self, asked: Asked) -> tuple[float, float]:
         """What a call may have used of money and tokens that was given up on its way."""

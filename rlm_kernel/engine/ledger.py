@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from rlm_kernel.engine.inflight import Asked, Dearest
 from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
 from rlm_kernel.engine.limits import Limits as Limits
 from rlm_kernel.engine.limits import ModelLimits as ModelLimits
+from rlm_kernel.engine.paying import Paying, Waiting
 from rlm_kernel.engine.purse import BATCH, Payment, Purse
 from rlm_kernel.engine.totals import Share, Shares, Totals, Usage
 from rlm_kernel.engine.values import Completion, Role
@@ -64,6 +66,8 @@ class Ledger:
         self._top: Ledger = parent._top if parent is not None else self
         self._clock = clock
         self._started = clock() - self._totals.seconds
+        self.paying: Paying = parent.paying if parent is not None else Paying(purse, clock)
+        self._waited = self.paying.waited()
         self._told: set[str] = set()
         self._own_calls = 0
         """Calls of a child RLM's own root model: calls in the accounts above, turns in its own."""
@@ -74,7 +78,6 @@ class Ledger:
         # Of the whole tree, so used at its top alone:
         self._admission = Admission(self._left_for)
         self._last = Dearest()
-        self._purse = purse
 
     def child(self, model: str = "root") -> Ledger:
         """That of a child RLM: it has the same turns, one level less beneath it, and all else from here.
@@ -139,18 +142,30 @@ class Ledger:
         """
         self._totals = self._totals + used
 
-    def call(self, role: Role, chars: int, *, model: str | None = None, last: bool = False) -> Call:
+    def call(
+        self,
+        role: Role,
+        chars: int,
+        *,
+        model: str | None = None,
+        last: bool = False,
+        waiting: Waiting = nullcontext,
+    ) -> Call:
         """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
         role's own.
 
         Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is
-        always made. One that is given up on its way counts against the limits as what it may have used.
-        Raises BudgetExceeded: then nothing is to be sent.
+        always made. `waiting` is entered while calls of other runs are waited for. One that is given up on
+        its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to
+        be sent.
         """
-        return Call(self, Asked(role, model or role, chars, last))
+        return Call(self, Asked(role, model or role, chars, last), waiting)
 
-    async def reserve(self, asked: Asked, stack: contextlib.AsyncExitStack) -> Payment | None:
-        """Hold back what the call may use, here and of the purse, for as long as the stack is open.
+    async def reserve(
+        self, asked: Asked, stack: contextlib.AsyncExitStack, waiting: Waiting
+    ) -> Payment | None:
+        """Hold back what the call may use, here and of the purse, for as long as the stack is open; `waiting`
+        is entered while the purse is waited for.
 
         Raises BudgetExceeded, and what the purse raises.
         """
@@ -165,7 +180,7 @@ class Ledger:
             try:
                 ticket = await top._admission.admit(asked, lambda: top._check_asked(asked))
                 stack.callback(top._admission.release, ticket)
-                return await stack.enter_async_context(top._purse.paying(asked)) if top._purse else None
+                return await self.paying.pay(asked, stack, waiting)
             except BaseException:
                 self._count(calls=-calls, child_turns=-turns, models=Shares.one(asked.model, calls=-1))
                 self._own_calls -= turns
@@ -291,7 +306,7 @@ class Ledger:
         if limits.calls is not None:
             left["calls"] = max(0, limits.calls - share.calls)
         if limits.cost is not None:
-            left["cost"] = round(max(0.0, limits.cost - _spent_on(share)), 6)
+            left["cost"] = round(max(0.0, limits.cost - share.spent), 6)
         return left
 
     def _share(self, model: str) -> Share:
@@ -305,7 +320,7 @@ class Ledger:
             share = top._share(model)
             found += [
                 ("calls", model, limits.calls, share.calls),
-                ("cost", model, limits.cost, _spent_on(share)),
+                ("cost", model, limits.cost, share.spent),
             ]
         for name, model, limit, spent in found:
             what = f"{name} of the model {model}" if model else name
@@ -331,7 +346,7 @@ class Ledger:
         ]
         own = self.limits.models.get(asked.model, ModelLimits()).cost
         if own is not None:
-            left.append(Left("cost", own - _spent_on(self._share(asked.model)), asked.model))
+            left.append(Left("cost", own - self._share(asked.model).spent, asked.model))
         return left
 
     def _kept(self, name: LimitName) -> float:
@@ -355,7 +370,7 @@ class Ledger:
         return self._seconds()
 
     def _seconds(self) -> float:
-        return self._clock() - self._started
+        return self._clock() - self._started - (self.paying.waited() - self._waited)
 
     def check(self, *, calls: bool = False) -> None:
         """Raises BudgetExceeded if money, tokens or time are used up, and with `calls` also if these are; a
@@ -384,14 +399,5 @@ class Ledger:
 
         A call that is `reserved` is among those counted.
         """
-        limits, share = self.limits.models.get(model), self._share(model)
-        if limits is None:
-            return
-        if limits.calls is not None and not reserved and share.calls >= limits.calls:
-            raise refused("calls", share.calls, limits.calls, model=model)
-        if limits.cost is not None and _spent_on(share) >= limits.cost - ROUNDING:
-            raise refused("cost", _spent_on(share), limits.cost, model=model)
-
-
-def _spent_on(share: Share) -> float:
-    return share.known_cost + share.lost_cost
+        if model in self.limits.models:
+            self.limits.models[model].check(self._share(model), model, reserved=reserved)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rlm_kernel.engine.totals import Share
 from rlm_kernel.errors import BudgetExceeded
 
 LimitName = Literal["turns", "calls", "cost", "tokens", "seconds"]
@@ -21,6 +22,13 @@ class ModelLimits:
 
     calls: int | None = None
     cost: float | None = None
+
+    def check(self, share: Share, model: str, *, reserved: bool = False) -> None:
+        """Raise BudgetExceeded if what the model has used is all. A call that is `reserved` is counted."""
+        if self.calls is not None and not reserved and share.calls >= self.calls:
+            raise refused("calls", share.calls, self.calls, model=model)
+        if self.cost is not None and share.spent >= self.cost - ROUNDING:
+            raise refused("cost", share.spent, self.cost, model=model)
 
 
 @dataclass(frozen=True)

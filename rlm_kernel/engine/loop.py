@@ -6,7 +6,6 @@ Owned by one task; cancelling it is how a run is interrupted.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -314,7 +313,7 @@ class Loop:
     async def _deadline(self) -> AsyncIterator[None]:
         left = self.ledger.seconds_left()
         try:
-            async with asyncio.timeout(left):
+            async with self.ledger.paying.timeout(left):
                 yield
         except TimeoutError:
             raise self.ledger.late() from None
@@ -405,7 +404,7 @@ class Loop:
             await self._expect_evidence(False, self.conversation.turn)
         self.conversation.say(say.forced_message(detail, await self._unseen_input()))
         try:
-            async with asyncio.timeout(LAST_ANSWER_SECONDS):
+            async with self.ledger.paying.timeout(LAST_ANSWER_SECONDS):
                 # What is left for all belongs to the topmost RLM.
                 reply = await self.conversation.ask(last=not self.ledger.is_child)
         except BudgetExceeded as refusal:

@@ -8,7 +8,6 @@ are never replaced: a summary stands as the reply to a message.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from rlm_kernel.engine.ledger import Ledger
@@ -93,7 +92,7 @@ async def sum_up(
     )
     try:
         left = ledger.seconds_left()
-        async with asyncio.timeout(SECONDS if left is None else min(SECONDS, left)):
+        async with ledger.paying.timeout(SECONDS if left is None else min(SECONDS, left)):
             messages, reply = await _first_that_fits(models, ledger, forms)
     except (ModelError, BudgetExceeded) as error:
         raise Unremembered(f"the summary did not come: {error.message.rstrip('.')}") from error

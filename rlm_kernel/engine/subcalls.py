@@ -144,8 +144,8 @@ async def complete(
     """A model's reply, on an account: of a sub model or of the root.
 
     `last`: as of `Ledger.call`; `retried` hears of failed attempts; `heard`: as of `Watch`; `waiting`: as of
-    `Work`. A call that is refused has not waited: a cell that asks for ever and is refused must come to its
-    time-out.
+    `Work`. A call that is refused has waited for no model: a cell that asks for ever and is refused must come
+    to its time-out.
 
     What the model wrote for itself is in the reply's `thoughts` alone. Raises BudgetExceeded, and ModelError:
     at once where the provider wants no call before the run's time is over, and also where a sub model wrote
@@ -164,7 +164,8 @@ async def complete(
     if role == "root" and ledger.is_child and not last:
         expected = ledger.expected.of_calls(card, 1, chars(messages))
         await ledger.approval.check(ledger, card.name, expected, waiting)
-    async with ledger.call(role, chars(messages), model=card.role, last=last) as call:
+    calling = ledger.call(role, chars(messages), model=card.role, last=last, waiting=waiting)
+    async with calling as call:
 
         def hear(piece: str, thought: bool) -> bool:
             call.heard(len(piece))

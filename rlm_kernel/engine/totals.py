@@ -80,6 +80,11 @@ class Share:
         """US dollars; None where the price of any reply is unknown."""
         return None if self.unpriced else self.known_cost
 
+    @property
+    def spent(self) -> float:
+        """US dollars that count against a limit, those of calls that were given up, too."""
+        return self.known_cost + self.lost_cost
+
 
 class Shares(dict[str, Share]):
     """What each model has used: "root", "sub", and those beside them by their names in the settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.session import contexts
 from rlm_kernel.session.contexts import written
+from rlm_kernel.session.globs import matching
 
 Context = Any
 """The path or paths of files and folders (`Path`), or an object as of `session.contexts.written`: a text,
@@ -52,6 +54,14 @@ class Placed:
     paths: tuple[Path, ...]
     known_as: tuple[Path, ...]
     made: bool = False
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A context that is no file, and files beside it: it becomes one of them, a text, or JSON."""
+
+    context: Context
+    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -93,17 +103,32 @@ def gather(context: Context, trace_path: Path) -> Inputs:
         return Inputs(())
     if isinstance(context, Placed):
         return Inputs(context.paths, context.made, context.known_as)
+    if isinstance(context, Beside):
+        first = io.StringIO(context.context) if isinstance(context.context, str) else context.context
+        files = expand(context.files, trace_path.with_suffix(STDIN))
+        return Inputs(tuple(dict.fromkeys((*gather(first, trace_path).paths, *files))))
     if isinstance(context, Path):
         return Inputs(expand([context], trace_path.with_suffix(STDIN)))
-    if (
-        isinstance(context, Sequence)
-        and not isinstance(context, str)
-        and context
-        and all(isinstance(p, Path) for p in context)
-    ):
+    if are_paths(context):
         return Inputs(expand(context, trace_path.with_suffix(STDIN)))
     made = written(context, trace_path)
     return Inputs(made.paths, made=made.as_object)
+
+
+def are_paths(context: Context) -> bool:
+    """Whether a context is several paths."""
+    several = isinstance(context, Sequence) and not isinstance(context, str)
+    return several and bool(context) and all(isinstance(one, Path) for one in context)
+
+
+def beside(context: Context, files: Sequence[Path]) -> Context:
+    """A context with files beside it, which are loaded as its own are."""
+    if not files:
+        return context
+    if context is None or isinstance(context, Path) or are_paths(context):
+        own = [] if context is None else [context] if isinstance(context, Path) else context
+        return list(dict.fromkeys([*own, *files]))
+    return Beside(context, tuple(files))
 
 
 def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
@@ -140,19 +165,19 @@ def check_readable(paths: Iterable[Path]) -> None:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    found = map(Path, sorted(glob.glob(str(pattern.expanduser()), recursive=True)))
-    matching = [path for path in found if "**" not in pattern.parts or not path.is_dir()]
-    if not matching:
+    names = map(Path, sorted(matching(str(pattern.expanduser()))))
+    found = [path for path in names if "**" not in pattern.parts or not path.is_dir()]
+    if not found:
         raise UsageError(
             f"Nothing matches {pattern}.", hint="Check the pattern; ** stands for folders at any depth."
         )
-    if len(matching) > MAX_MATCHES:
+    if len(found) > MAX_MATCHES:
         raise UsageError(
-            f"{len(matching):,} files match {pattern}, and each is given to the kernel by itself: "
+            f"{len(found):,} files match {pattern}, and each is given to the kernel by itself: "
             f"{MAX_MATCHES:,} at most.",
             hint="Name the folder instead, which may have any number of files.",
         )
-    return matching
+    return found
 
 
 def _standard_input(path: Path) -> Path:

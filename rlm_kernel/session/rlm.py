@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel import loops
-from rlm_kernel.config import Settings, load_api_keys, load_settings
+from rlm_kernel.config import load_api_keys, load_settings
 from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import ROLES, Models
@@ -19,16 +19,13 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.session.answertypes import AnswerType
 from rlm_kernel.session.ask import ask, trace_path
 from rlm_kernel.session.delivery import Give
-from rlm_kernel.session.environment import Host, Say, silent
+from rlm_kernel.session.environment import Host, Say
 from rlm_kernel.session.inputs import Context
 from rlm_kernel.session.kept import NAME, Background, Kept
-from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.result import Result
-from rlm_kernel.session.resume import fork, resume
+from rlm_kernel.session.rlm_traces import OnTraces
 from rlm_kernel.session.state import DEFAULT_NAME
 from rlm_kernel.session.streaming import Stream
-from rlm_kernel.session.verify import Verified, verify
-from rlm_kernel.session.watching import Watched
 from rlm_kernel.tools.functions import tools_of
 from rlm_kernel.tools.tool import AllowCall
 
@@ -38,11 +35,10 @@ if TYPE_CHECKING:
     from rlm_kernel.session.batch.output import Ready
     from rlm_kernel.session.batch.results import Paid
     from rlm_kernel.session.batch.run import Budget
-    from rlm_kernel.session.regression.suite import Suite
     from rlm_kernel.session.session import Session
 
 
-class RLM:
+class RLM(OnTraces):
     """Asks questions over contexts of any size.
 
     Each question has a container, a kernel and a trace of its own.
@@ -82,7 +78,7 @@ class RLM:
         load_api_keys()
         chosen = {name: "none" if value is None else value for name, value in (options or {}).items()}
         overrides = {"root_llm.model": root_model, "sub_llm.model": sub_model, **chosen}
-        self.settings: Settings = load_settings(config_file, overrides)
+        self.settings = load_settings(config_file, overrides)
         self._config_file = config_file
         self._changes = overrides
         self._models = models
@@ -257,6 +253,8 @@ class RLM:
         questions: Iterable[Any],
         contexts: Iterable[Any] | None = None,
         *,
+        files: Sequence[Path | str] = (),
+        answer_type: Any = None,
         out: Path | str | None = None,
         traces: Path | str | None = None,
         jobs: int | None = None,
@@ -272,6 +270,9 @@ class RLM:
             questions: texts, dicts as `rlm batch` has them in its files, or `Item`s; any iterable, an endless
                 one, too. It is read in another thread, as there is room for more.
             contexts: one for each question, as of `aask`, in place of its own.
+            files: files, folders and globs that every question gets beside its own context.
+            answer_type: as of `aask`, for questions without a schema of their own; an answer that is none is
+                a failure, `NoAnswer`.
             out: a file of results, as `rlm batch --out`. What is in it already is neither asked nor given.
             traces: the folder of the traces. Default: beside `out`, else in the settings' `trace.dir`.
             jobs: questions at one time. Default: as many as there is room for.
@@ -287,15 +288,17 @@ class RLM:
                 what cannot be a question is a failure, too. Leaving the loop ends what runs.
 
         Raises:
+            UsageError: the type has no JSON schema.
             BudgetExceeded: all may use no more.
             RLMError: what would fail every question.
         """
         from rlm_kernel.session.batch.mapped import Mapped
-        from rlm_kernel.session.batch.output import Places, by, ready
+        from rlm_kernel.session.batch.output import Places, by, files_of_all, ready
         from rlm_kernel.session.batch.questions import of_program
         from rlm_kernel.session.batch.run import Budget, How
 
-        how = How(Budget(max_cost, max_tokens), retry, keep_going)
+        wanted = None if answer_type is None else AnswerType(answer_type)
+        how = How(Budget(max_cost, max_tokens), retry, keep_going, wanted)
         folder = self.settings.trace.dir / f"batch-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}"
         places = Places(
             None if out is None else Path(out),
@@ -311,6 +314,7 @@ class RLM:
                 places,
                 how,
                 by(self.settings, names),
+                files_of_all(files),
             )
 
         return Mapped(begin)
@@ -348,127 +352,3 @@ class RLM:
             "models": self._models,
         }
         return open_session(name, **{**given, **self._with_tools(options)})
-
-    async def aresume(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Result:
-        """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of
-        `session.resume.resume`.
-        """
-        with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
-            return shown.done(
-                await resume(
-                    Path(trace),
-                    **self._configured(),
-                    **self._with_tools(options),
-                    view=shown.view,
-                    say=shown.say,
-                )
-            )
-
-    def resume(self, trace: Path | str, **options: Any) -> Result:
-        """`aresume` for code without an event loop."""
-        return loops.waited_for(self.aresume, trace, **options)
-
-    async def afork(
-        self,
-        trace: Path | str,
-        question: str = "",
-        *,
-        at: str | None = None,
-        progress: bool | None = None,
-        **options: Any,
-    ) -> Result:
-        """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
-        with self._watched(progress, **_listeners(options)) as shown:
-            given = {**self._configured(), **self._with_tools(options)}
-            given |= {"view": shown.view, "say": shown.say}
-            return shown.done(await fork(Path(trace), question, at=at, **given))
-
-    def fork(self, trace: Path | str, question: str = "", *, at: str | None = None, **options: Any) -> Result:
-        """`afork` for code without an event loop."""
-        return loops.waited_for(self.afork, trace, question, at=at, **options)
-
-    async def aapply(
-        self,
-        trace: Path | str,
-        context: Context = None,
-        *,
-        progress: bool | None = None,
-        **options: Any,
-    ) -> Result:
-        """Run a trace's code on another input, without the root model as long as that goes well; `options` as
-        of `session.applying.apply.apply`.
-        """
-        from rlm_kernel.session.applying.apply import apply
-
-        with self._watched(progress, **_listeners(options)) as shown:
-            given = {**self._configured(), **self._with_tools(options)}
-            given |= {"view": shown.view, "say": shown.say}
-            return shown.done(await apply(Path(trace), context, **given))
-
-    def apply(self, trace: Path | str, context: Context = None, **options: Any) -> Result:
-        """`aapply` for code without an event loop."""
-        return loops.waited_for(self.aapply, trace, context, **options)
-
-    async def areplay(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Replayed:
-        """Run a trace's cells again and compare; `options` as of `session.replay.replay`.
-
-        Without `live=True` no model is asked.
-        """
-        with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
-            given = {"tell": shown.verdict, **self._configured(), **options}
-            return shown.replayed(await replay(Path(trace), **given | {"view": shown.view, "say": shown.say}))
-
-    def replay(self, trace: Path | str, **options: Any) -> Replayed:
-        """`areplay` for code without an event loop."""
-        return loops.waited_for(self.areplay, trace, **options)
-
-    async def atest(self, folder: Path | str, **options: Any) -> Suite:
-        """Ask the questions of a folder's traces again, and compare the answers; `options` as of
-        `session.regression.suite.run_suite`.
-
-        Models are asked only if the RLM was made with one or with a prompt, or with `live=True`.
-        """
-        from rlm_kernel.session.regression.suite import run_suite
-
-        return await run_suite(Path(folder), **{**self._configured(), **options})
-
-    def test(self, folder: Path | str, **options: Any) -> Suite:
-        """`atest` for code without an event loop."""
-        return loops.waited_for(self.atest, folder, **options)
-
-    async def averify(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Verified:
-        """Check all that a trace says, without any model; `options` as of `session.verify.verify`."""
-        with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
-            given = {"config_file": self._config_file, "changes": self._changes, **options}
-            return await verify(Path(trace), **given, view=shown.view, say=shown.say)
-
-    def verify(self, trace: Path | str, **options: Any) -> Verified:
-        """`averify` for code without an event loop."""
-        return loops.waited_for(self.averify, trace, **options)
-
-    def _with_tools(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of one run, with the tools that hold for it."""
-        tools, allow = options.get("tools"), options.get("allow_call")
-        return {
-            **options,
-            "tools": self._tools if tools is None else tools_of(tools),
-            "allow_call": self._allow_call if allow is None else allow,
-        }
-
-    def _configured(self) -> dict[str, Any]:
-        return {"config_file": self._config_file, "changes": self._changes, "models": self._models}
-
-    def _watched(
-        self,
-        progress: bool | None,
-        view: Listener | None = None,
-        say: Say = silent,
-        *,
-        trace: Path | None = None,
-    ) -> Watched:
-        return Watched(self._progress if progress is None else progress, view, say, trace=trace)
-
-
-def _listeners(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that hear a run; they are taken out."""
-    return {name: options.pop(name) for name in ("view", "say") if name in options}

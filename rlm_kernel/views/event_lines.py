@@ -9,101 +9,30 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from rlm_kernel.engine.protocols import CallKind, CellStatus, StopReason, Totals, Usage
+from rlm_kernel.engine.protocols import CallKind, CellStatus, StopReason
+from rlm_kernel.views.event_parts import About, Cost, Passage, Tokens, Used
 
 VERSION = 1
 """Of the lines. A new field or kind of line leaves it as it is; what readers may stumble over does not."""
-MAX_TEXT = 10_000
-"""Characters of a text in a line; the rest is cut off, and the line's `lengths` tells how many there were."""
-
-Cost = float | None
-"""US dollars; None where they are not known."""
-
-
-class _About:
-    """What a field means. It becomes the description in the schema."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        return {**handler(core), "description": self.text}
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens; `cached` and `written` are parts of `prompt`, `reasoning` is a part of `completion`."""
-
-    prompt: int
-    completion: int
-    cached: int
-    written: int
-    reasoning: int
-
-    @classmethod
-    def of(cls, usage: Usage) -> Tokens:
-        return cls(usage.prompt, usage.completion, usage.cached, usage.written, usage.reasoning)
-
-
-@dataclass(frozen=True)
-class Used:
-    """What a run, or an RLM of it with all children beneath it, has used, as `rlm ask --json` tells it."""
-
-    turns: int
-    calls: int
-    children: int
-    child_turns: int
-    stored: int
-    failed: int
-    tool_calls: int
-    tokens: dict[str, int]
-    cost: Cost
-    known_cost: float
-    seconds: float
-    models: dict[str, Any]
-
-    @classmethod
-    def of(cls, totals: Totals) -> Used:
-        return cls(**totals.as_json())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """A passage of a file that an answer stands on, from `start` up to `end`."""
-
-    mark: Annotated[int, _About("Its number in the answer's text: [1].")]
-    path: str
-    start: int
-    end: int
-    quote: str
-    unit: Annotated[
-        Literal["bytes", "characters"],
-        _About("Of start and end: bytes of the file, or characters of the text that a reader makes of it."),
-    ]
-    encoding: str
-    verdict: Annotated[
-        Literal["verbatim", "unread"], _About("Whether the host has read exactly the quotation there.")
-    ]
-    line: Annotated[int, _About("Where it begins, from 1; 0 where that is not known.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """What each line has."""
 
-    event: Annotated[str, _About("Which kind of line this is.")]
-    at: Annotated[str, _About("When, as an ISO 8601 instant in UTC.")]
-    seconds: Annotated[float, _About("Seconds since the command began.")]
+    event: Annotated[str, About("Which kind of line this is.")]
+    at: Annotated[str, About("When, as an ISO 8601 instant in UTC.")]
+    seconds: Annotated[float, About("Seconds since the command began.")]
     path: Annotated[
         tuple[int, ...],
-        _About(
+        About(
             "Which RLM this is about: [] is the topmost, [2] its child number 2, [2, 1] the first child of "
             "that one."
         ),
     ]
     lengths: Annotated[
         dict[str, int],
-        _About("Of the texts that were cut off: how many characters each had, by the field's name."),
+        About("Of the texts that were cut off: how many characters each had, by the field's name."),
     ] = field(default_factory=dict)
 
 
@@ -112,9 +41,9 @@ class Begin(Line):
     """The first line: the command begins."""
 
     event: Literal["begin"] = "begin"
-    version: Annotated[int, _About("Of these lines.")]
-    rlm_kernel: Annotated[str, _About("The program's version.")]
-    command: Annotated[str, _About("Such as ask.")]
+    version: Annotated[int, About("Of these lines.")]
+    rlm_kernel: Annotated[str, About("The program's version.")]
+    command: Annotated[str, About("Such as ask.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +52,7 @@ class Opened(Line):
 
     event: Literal["run_opened"] = "run_opened"
     question: str
-    before: Annotated[Used, _About("What earlier questions of the session have used.")]
+    before: Annotated[Used, About("What earlier questions of the session have used.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +73,7 @@ class TurnPiece(Line):
     event: Literal["turn_piece"] = "turn_piece"
     turn: int
     text: str
-    thought: Annotated[bool, _About("It is of the model's reasoning.")]
+    thought: Annotated[bool, About("It is of the model's reasoning.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +92,15 @@ class TurnReplied(Line):
 
     event: Literal["turn_replied"] = "turn_replied"
     turn: int
-    text: Annotated[str, _About("The whole reply, code and all.")]
+    text: Annotated[str, About("The whole reply, code and all.")]
     thoughts: str
     model: str
     tokens: Tokens
     cost: Cost
-    reply_seconds: Annotated[float, _About("Seconds that the call took, with its retries.")]
+    reply_seconds: Annotated[float, About("Seconds that the call took, with its retries.")]
     attempts: int
     finish_reason: str | None
-    messages: Annotated[int, _About("How many messages the model was sent.")]
+    messages: Annotated[int, About("How many messages the model was sent.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +109,7 @@ class CellStarted(Line):
 
     event: Literal["cell_started"] = "cell_started"
     cell: str
-    turn: Annotated[int, _About("0 of a cell that loads the input.")]
+    turn: Annotated[int, About("0 of a cell that loads the input.")]
     code: str
 
 
@@ -193,8 +122,8 @@ class CellOutput(Line):
 
     event: Literal["cell_output"] = "cell_output"
     cell: str
-    text: Annotated[str, _About("What is new, as plain text.")]
-    again: Annotated[bool, _About("The output was cleared, and begins with this text.")]
+    text: Annotated[str, About("What is new, as plain text.")]
+    again: Annotated[bool, About("The output was cleared, and begins with this text.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +134,10 @@ class CellFinished(Line):
     cell: str
     turn: int
     status: CellStatus
-    output: Annotated[str, _About("All that it has shown, as plain text.")]
+    output: Annotated[str, About("All that it has shown, as plain text.")]
     cell_seconds: float
-    calls: Annotated[int, _About("Its calls of models.")]
-    answered: Annotated[bool, _About("It has delivered an answer.")]
+    calls: Annotated[int, About("Its calls of models.")]
+    answered: Annotated[bool, About("It has delivered an answer.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +158,11 @@ class CallStarted(Line):
 
     event: Literal["call_started"] = "call_started"
     cell: str
-    call: Annotated[str, _About("The call's id.")]
+    call: Annotated[str, About("The call's id.")]
     kind: CallKind
     prompt: str
-    schema: Annotated[str | None, _About("The JSON schema that the answer is to fit, as JSON text.")]
-    digest: Annotated[str, _About("What the same call has in every run.")]
+    schema: Annotated[str | None, About("The JSON schema that the answer is to fit, as JSON text.")]
+    digest: Annotated[str, About("What the same call has in every run.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +175,7 @@ class CallRetried(Line):
     reason: str
     attempt: int
     attempts: int
-    wait_seconds: Annotated[float, _About("Until the next attempt.")]
+    wait_seconds: Annotated[float, About("Until the next attempt.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +185,7 @@ class CallsPlanned(Line):
     event: Literal["calls_planned"] = "calls_planned"
     cell: str
     calls: int
-    cost: Annotated[Cost, _About("About how many US dollars they take; null where that is not known.")]
+    cost: Annotated[Cost, About("About how many US dollars they take; null where that is not known.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,23 +200,23 @@ class CallFinished(Line):
     call: str
     kind: CallKind
     digest: str
-    preview: Annotated[str, _About("The beginning of what was asked.")]
+    preview: Annotated[str, About("The beginning of what was asked.")]
     model: str | None
     answer: Annotated[
-        str | None, _About("The answer; what is more than text, as JSON text. null of a failed call.")
+        str | None, About("The answer; what is more than text, as JSON text. null of a failed call.")
     ]
     error: str | None
     error_type: Annotated[
-        str | None, _About("The exception that the cell saw; null where the cell ended before.")
+        str | None, About("The exception that the cell saw; null where the cell ended before.")
     ]
     tokens: Tokens
     cost: Cost
     call_seconds: float
     attempts: int
-    stored: Annotated[bool, _About("Answered from the cache.")]
-    again: Annotated[bool, _About("Answered as an earlier cell was, at no cost.")]
-    truncated: Annotated[bool, _About("The reply ends at the model's limit of tokens.")]
-    trace: Annotated[str, _About("Of a child RLM: its trace, as seen from the folder of this one's.")]
+    stored: Annotated[bool, About("Answered from the cache.")]
+    again: Annotated[bool, About("Answered as an earlier cell was, at no cost.")]
+    truncated: Annotated[bool, About("The reply ends at the model's limit of tokens.")]
+    trace: Annotated[str, About("Of a child RLM: its trace, as seen from the folder of this one's.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,9 +243,9 @@ class RunFinished(Line):
 
     event: Literal["run_finished"] = "run_finished"
     answer: str | None
-    evidence: Annotated[list[Passage], _About("The passages that the answer stands on.")]
+    evidence: Annotated[list[Passage], About("The passages that the answer stands on.")]
     stop_reason: StopReason
-    forced: Annotated[bool, _About("A best-effort answer, asked for when a limit was reached.")]
+    forced: Annotated[bool, About("A best-effort answer, asked for when a limit was reached.")]
     detail: str
     used: Used
 
@@ -329,11 +258,11 @@ class QuestionDone(Line):
     id: str
     status: Literal["answered", "no_answer", "failed"]
     error: str | None
-    done: Annotated[int, _About("Questions that are done, those of earlier runs, too.")]
-    failed: Annotated[int, _About("Of these, those without an answer.")]
+    done: Annotated[int, About("Questions that are done, those of earlier runs, too.")]
+    failed: Annotated[int, About("Of these, those without an answer.")]
     running: int
-    total: Annotated[int | None, _About("About how many there are; null where nobody knows.")]
-    spent: Annotated[float, _About("US dollars, by this run.")]
+    total: Annotated[int | None, About("About how many there are; null where nobody knows.")]
+    spent: Annotated[float, About("US dollars, by this run.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,13 +289,13 @@ class End(Line):
     status: Literal["answered", "no_answer", "interrupted", "failed", "done"] = "failed"
     """`done`: a command that asked nothing has done its work."""
     exit_code: int
-    answer: Annotated[str | None, _About("The last question's answer.")]
-    evidence: Annotated[list[Passage], _About("The passages that it stands on.")]
+    answer: Annotated[str | None, About("The last question's answer.")]
+    evidence: Annotated[list[Passage], About("The passages that it stands on.")]
     stop_reason: StopReason | None
     detail: str
-    used: Annotated[Used, _About("What the command has used, all questions together.")]
-    trace: Annotated[str | None, _About("The notebook; null if none was made.")]
-    error: Annotated[str | None, _About("What went wrong, and what to do next.")]
+    used: Annotated[Used, About("What the command has used, all questions together.")]
+    trace: Annotated[str | None, About("The notebook; null if none was made.")]
+    error: Annotated[str | None, About("What went wrong, and what to do next.")]
 
 
 ANY = (

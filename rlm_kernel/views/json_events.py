@@ -20,7 +20,8 @@ from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import MODEL_CALLS, Answer, Outcome, Totals
 from rlm_kernel.secrets import redact, redact_cut
 from rlm_kernel.views import event_lines as lines
-from rlm_kernel.views.event_lines import MAX_TEXT, Line, Tokens, Used
+from rlm_kernel.views.event_lines import Line
+from rlm_kernel.views.event_parts import MAX_TEXT, Passage, Tokens, Used
 
 OUTPUT_SECONDS = 0.2
 """Between two lines of one cell's output at least."""
@@ -344,11 +345,9 @@ def _of_call(
             )
 
 
-def _passages(head: _Head, answer: Answer | None) -> list[lines.Passage]:
+def _passages(head: _Head, answer: Answer | None) -> list[Passage]:
     return [
-        lines.Passage(
-            **asdict(one) | {name: head.text(name, getattr(one, name)) for name in ("path", "quote")}
-        )
+        Passage(**asdict(one) | {name: head.text(name, getattr(one, name)) for name in ("path", "quote")})
         for one in (answer.evidence if answer else ())
     ]
 

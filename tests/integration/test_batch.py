@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from rlm_kernel import RLM
 from rlm_kernel.session.batch.results import rows
@@ -213,6 +214,45 @@ def test_rows_of_a_table_are_contexts_and_retry_asks_what_may_pass(
         "anna": ("33", 2),
         "ben": ("30", 1),
     }
+
+
+def test_every_row_and_every_file_has_the_files_of_all_beside_it(
+    rlm: Rlm, knowing: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("name,price\nanna,pen\nben,bag\n")
+    (tmp_path / "prices.csv").write_text("item,euros\npen,3\nbag,45\n")
+    code = (
+        "import json\n"
+        "row = next((json.loads(text) for name, text in context.items() if name.endswith('.json')), None)\n"
+        "own = row['price'] if row else next(text for name, text in context.items() if name.startswith('1'))\n"
+        "FINAL(f'{own} {[line.text for line in grep(own, \"prices.csv\")]}')"
+    )
+    knowing.root = lambda _messages: f"```repl\n{code}\n```"
+    command = ("batch", "What is it?", "-f", "prices.csv", "--out", "q.results.jsonl", *MODEL)
+    done = rlm(*command, "--rows", "t.csv", "--id", "name")
+    assert done.returncode == 0, done.stderr
+    assert {id_: row["answer"] for id_, row in results(tmp_path).items()} == {
+        "anna": "pen ['pen,3']",
+        "ben": "bag ['bag,45']",
+    }
+    (tmp_path / "docs" / "1.txt").write_text("bag")
+    done = rlm(*command, "--each", "docs/1.txt")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path)["docs/1.txt"]["answer"] == "bag ['bag,45']"
+
+
+def test_map_gives_answers_of_a_type(knowing: ModelServer, tmp_path: Path) -> None:
+    knowing.root = lambda _messages: "```repl\nFINAL({'item': context['item'], 'euros': len(files)})\n```"
+
+    class Price(BaseModel):
+        item: str
+        euros: float
+
+    rlm = RLM(root_model="openai/root", options={"trace.dir": str(tmp_path / "traces")})
+    done = list(rlm.map(["What is it?"], [{"item": "pen"}], answer_type=Price))
+    assert [one.value for one in done] == [Price(item="pen", euros=0.0)]
+    assert not containers(os.getpid())
 
 
 def test_paths_in_values_of_a_table_are_not_loaded(

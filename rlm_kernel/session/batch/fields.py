@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
+import math
+import operator
 import os
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,13 +43,12 @@ class Draft:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def draft(values: Mapping[str, Any], base: Path, *, files: Sequence[Path] = (), cells: bool = False) -> Draft:
+def draft(values: Mapping[str, Any], base: Path, *, cells: bool = False) -> Draft:
     """The question of a row or dict.
 
     Args:
         values: as docs/batch.md names them.
         base: what relative paths are relative to.
-        files: those of every question, beside its own.
         cells: all values are texts, as a CSV file has them; "" is none.
 
     Raises:
@@ -53,6 +56,8 @@ def draft(values: Mapping[str, Any], base: Path, *, files: Sequence[Path] = (), 
     """
     if cells:
         values = {name: _cell(name, value) for name, value in values.items() if value != ""}
+    # Tables in memory have no other value where there is none.
+    values = {name: value for name, value in values.items() if not _is_nan(value)}
     for name in values:
         if name not in FIELDS and (meant := nearest(name, FIELDS, _TYPO)) is not None:
             raise UsageError(f"it has a {name!r}. {did_you_mean(meant)}")
@@ -68,7 +73,7 @@ def draft(values: Mapping[str, Any], base: Path, *, files: Sequence[Path] = (), 
     return Draft(
         checked_id(values.get("id", values.get("custom_id"))),
         question,
-        _context(values, base, files),
+        _context(values, base),
         schema,
         _changes(values),
     )
@@ -85,22 +90,32 @@ def _cell(name: str, value: Any) -> Any:
 
 
 def checked_id(value: Any) -> str | int | None:
-    """Raises UsageError."""
-    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
-        if value == "" or len(str(value)) > 1_000:
-            raise UsageError('its "id" is empty' if value == "" else 'its "id" is too long')
-        return value
-    raise UsageError('its "id" is neither a text nor a whole number')
+    """Whole numbers of any type are such; so are 3.0, as a column with gaps has them. Raises UsageError."""
+    if value is None or _is_nan(value):
+        return None
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if not isinstance(value, str | bool):
+        with contextlib.suppress(TypeError):
+            whole = isinstance(value, float) and value.is_integer()
+            value = int(value) if whole else operator.index(value)
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UsageError('its "id" is neither a text nor a whole number')
+    if value == "" or len(str(value)) > 1_000:
+        raise UsageError('its "id" is empty' if value == "" else 'its "id" is too long')
+    return value
 
 
-def _context(values: Mapping[str, Any], base: Path, files: Sequence[Path]) -> Context:
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _context(values: Mapping[str, Any], base: Path) -> Context:
     """Raises UsageError."""
     given = [name for name in ("files", "text", "context") if values.get(name) is not None]
     if len(given) > 1:
         raise UsageError(f"it has {' and '.join(given)}: give one of them")
     if given and given[0] != "files":
-        if files:
-            raise UsageError(f'it has "{given[0]}", and -f gives files: one of them can be its context')
         if given[0] == "text" and not isinstance(values["text"], str):
             raise UsageError('its "text" is no text')
         return values[given[0]]
@@ -108,7 +123,7 @@ def _context(values: Mapping[str, Any], base: Path, files: Sequence[Path]) -> Co
     named = [named] if isinstance(named, str | os.PathLike) else named
     if not isinstance(named, Sequence) or not all(isinstance(one, str | os.PathLike) for one in named):
         raise UsageError('its "files" are neither a path nor a list of paths')
-    found = [*files, *(path for one in named for path in _found(os.fspath(one), base))]
+    found = [path for one in named for path in _found(os.fspath(one), base)]
     return list(dict.fromkeys(found)) or None
 
 

@@ -55,3 +55,8 @@ class Done:
     trace: Path | None = None
     seconds: float = 0.0
     node: str = ""
+
+    @property
+    def value(self) -> Any:
+        """The answer as data, of the `answer_type` if there is one; None where there is none."""
+        return None if self.result is None else self.result.value

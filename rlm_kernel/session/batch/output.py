@@ -7,18 +7,20 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import Settings
+from rlm_kernel.errors import UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.engine import Engine
-from rlm_kernel.session.batch.questions import Drafts, Entries, entries
-from rlm_kernel.session.batch.results import Paid, Results, rows
+from rlm_kernel.session.batch.questions import Common, Drafts, Entries, entries
+from rlm_kernel.session.batch.results import Paid, Results
 from rlm_kernel.session.batch.run import Batch, How
 from rlm_kernel.session.batch.traces import Traces, write_index
+from rlm_kernel.session.inputs import check_readable, expand
 
 RESULTS, TRACES = ".results.jsonl", ".traces"
 """Endings of the file of results beside the questions, and of the folder of traces beside the results."""
@@ -52,7 +54,7 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
 
     def index() -> None:
         if results.lines:
-            write_index(folder, rows(results.path), results.path.parent)
+            write_index(folder, results.path)
 
     try:
         await asyncio.to_thread(index)
@@ -88,18 +90,35 @@ class Ready:
     results: Results | None = None
 
 
+def files_of_all(files: Sequence[Path | str] | None) -> list[Path]:
+    """The files of every question, as a user gives them. Blocking. Raises UsageError."""
+    given = [Path(one) for one in files or ()]
+    if Path("-") in given:
+        raise UsageError(
+            "Standard input cannot be a file of every question.", hint="Save it in a file first."
+        )
+    return [one.expanduser().absolute() for one in expand(given, Path())]
+
+
 @contextlib.asynccontextmanager
 async def ready(
-    drafts: Drafts, engine_of: EngineOf, places: Places, how: How, made_by: str
+    drafts: Drafts,
+    engine_of: EngineOf,
+    places: Places,
+    how: How,
+    made_by: str,
+    files: Sequence[Path] = (),
 ) -> AsyncIterator[Ready]:
-    """A batch with its engine at work. `made_by`: as `by` gives it. Raises what `opened` and the engine
-    raise.
+    """A batch with its engine at work. `made_by`: as `by` gives it; `files`: of every question. Raises what
+    `opened` and the engine raise, and FileRefused where a file of all cannot be read.
     """
+    await asyncio.to_thread(check_readable, files)
+    common = Common(files, None if how.answer_type is None else how.answer_type.schema)
     async with contextlib.AsyncExitStack() as stack:
         results, traces = None, Traces(places.traces or Path("rlm-traces"))
         if places.out is not None:
             results, traces = await stack.enter_async_context(opened(places.out, places.traces))
-        asked = entries(drafts, made_by, compared=results is not None)
+        asked = entries(drafts, made_by, compared=results is not None, common=common)
         engine = engine_of(Paid() if results is None else results.paid)
         await stack.enter_async_context(engine)
         yield Ready(Batch(engine, traces, results, how), asked, traces.folder, results)

@@ -22,6 +22,9 @@ from rlm_kernel.session.batch.fields import Draft, checked_id, draft, filled
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.rows import STDIN, BadLine, read_rows
 from rlm_kernel.session.contexts import is_file_like
+from rlm_kernel.session.contexttables import is_table
+from rlm_kernel.session.globs import matching
+from rlm_kernel.session.inputs import Beside, are_paths, beside
 from rlm_kernel.session.plainvalues import as_json
 
 _READ = 16 << 20
@@ -32,6 +35,21 @@ _NO_QUESTIONS = 20
 """Bad lines at the beginning, and no good one, after which a file is none of questions."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9])?")
 _NONE = object()
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all questions of a batch have beside their own: files, and a JSON schema for those without one."""
+
+    files: Sequence[Path] = ()
+    schema: Mapping[str, Any] | None = None
+
+    def of(self, given: Draft) -> Draft:
+        return replace(
+            given,
+            context=beside(given.context, self.files),
+            schema=self.schema if given.schema is None else given.schema,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,16 +69,14 @@ Drafts = Iterator[tuple[int, Draft] | BadLine]
 Entries = Iterator[Entry | BadLine]
 
 
-def of_file(path: Path, files: Sequence[Path] = ()) -> Drafts:
-    """Of a file of questions, or standard input. `files`: those of every question, beside its own.
+def of_file(path: Path) -> Drafts:
+    """Of a file of questions, or standard input.
 
     Raises UsageError where the file is none of questions.
     """
     base = Path.cwd() if path == STDIN else path.absolute().parent
     cells = path.suffix.lower() in (".csv", ".tsv")
-    yield from _some_good(
-        _drafts(read_rows(path), lambda row: draft(row, base, files=files, cells=cells)), path
-    )
+    yield from _some_good(_drafts(read_rows(path), lambda row: draft(row, base, cells=cells)), path)
 
 
 def for_rows(question: str, path: Path, id_column: str | None = None) -> Drafts:
@@ -108,7 +124,7 @@ def _files(pattern: str) -> Iterator[str]:
     elif os.path.lexists(whole):
         yield Path(whole).as_posix()
         return
-    for name in sorted(glob.iglob(whole, recursive=True)):
+    for name in sorted(matching(whole)):
         if os.path.isfile(name):
             yield Path(name).as_posix()
 
@@ -116,8 +132,31 @@ def _files(pattern: str) -> Iterator[str]:
 def of_program(questions: Iterable[Any], contexts: Iterable[Any] | None = None) -> Drafts:
     """Of texts, dicts as a file has them, or Items, each with a context of `contexts` if these are given.
 
-    Raises UsageError where there are fewer contexts than questions.
+    Raises UsageError where there are fewer contexts than questions, or either would be gone through by its
+    characters, names or columns.
     """
+    _refuse_one("questions", questions)
+    if contexts is not None:
+        _refuse_one("contexts", contexts)
+    return _each(questions, contexts)
+
+
+def _refuse_one(what: str, given: Any) -> None:
+    """Raises UsageError."""
+    if isinstance(given, str | bytes | Mapping | Item | os.PathLike) or not isinstance(given, Iterable):
+        raise UsageError(
+            f"The {what} are to be a list, or to come one after the other, and are a "
+            f"{type(given).__name__}: {str(given)[:100]!r}.",
+            hint="Put a single one in a list; files of questions are read by rlm batch.",
+        )
+    if is_table(given) and hasattr(given, "columns"):
+        raise UsageError(
+            f"The {what} are a table, which gives its columns one after the other.",
+            hint="Give its rows: to_dict('records') of pandas, to_dicts() of polars, to_pylist() of Arrow.",
+        )
+
+
+def _each(questions: Iterable[Any], contexts: Iterable[Any] | None) -> Drafts:
     given = None if contexts is None else iter(contexts)
     for number, one in enumerate(questions, 1):
         context = None
@@ -140,13 +179,14 @@ def _of_program(one: Any) -> Draft:
     return draft({"question": one}, Path.cwd())
 
 
-def entries(drafts: Drafts, by: str = "", *, compared: bool = True) -> Entries:
+def entries(drafts: Drafts, by: str = "", *, compared: bool = True, common: Common = Common()) -> Entries:
     """Questions with an id and a name of their own each.
 
     Args:
         drafts: as given.
         by: what else makes an answer another one, such as the models.
         compared: with digests, for which files are read.
+        common: what all of them have.
     """
     seen: set[int] = set()
     made: Counter[str] = Counter()
@@ -154,7 +194,7 @@ def entries(drafts: Drafts, by: str = "", *, compared: bool = True) -> Entries:
         if isinstance(one, BadLine):
             yield one
             continue
-        number, given = one
+        number, given = one[0], common.of(one[1])
         try:
             asked = _digest(given) if compared or given.id is None else ""
         except RLMError as error:
@@ -237,9 +277,11 @@ def _digest(given: Draft) -> str:
 
 
 def _context(context: Any) -> str:
+    if isinstance(context, Beside):
+        return _hash(_context(context.context), _context(list(context.files)))
     if isinstance(context, Path):
         context = [context]
-    if isinstance(context, list | tuple) and context and all(isinstance(one, Path) for one in context):
+    if are_paths(context):
         return _hash(*itertools.chain.from_iterable(map(_file, context)))
     if isinstance(context, bytes | bytearray | memoryview):
         return hashlib.sha256(context).hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ Status = Literal["answered", "no_answer", "failed"]
 Retry = Literal["no", "passing", "all"]
 """Which questions are asked again that have failed, or have no answer."""
 _BEGIN = b'{"id": '
+_QUESTION = 500
+"""Characters of a question that a line has."""
 _FIELDS = ("id", "status", "digest", "attempt")
 
 
@@ -224,6 +227,7 @@ def row_of(entry: Entry, done: Done, totals: Totals, attempt: int, beside: Path)
     return {
         "id": entry.id,
         "status": status,
+        "question": entry.item.question[:_QUESTION],
         "answer": result.answer if result else None,
         "value": result.value if result else None,
         "error": vars(failure) | {} if failure else None,
@@ -255,9 +259,22 @@ def _below(path: Path, folder: Path) -> str:
 def encoded(row: Mapping[str, Any]) -> bytes:
     """A row as a line of JSON."""
     try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # JSON has no such number, and most readers take none
+        text = json.dumps(_finite(row), ensure_ascii=False)
+    try:
+        return text.encode() + b"\n"
     except UnicodeEncodeError:  # half a pair of UTF-16, which JSON can escape
-        return json.dumps(row).encode() + b"\n"
+        return json.dumps(json.loads(text)).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with None in the place of numbers that are none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

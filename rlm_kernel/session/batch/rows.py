@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,12 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
     try:
         names = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
-        raise UsageError(f"The first line of the table names no columns: {_short(error)}.") from error
+        raise UsageError(
+            f"The first line of the table names no columns: {_short(error)}.",
+            hint="Lines that end in a carriage return alone: tr '\\r' '\\n' < FILE > NEW",
+        ) from error
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise UsageError(f"The table has the column {twice[0][:100]!r} twice.", hint="Rename one of them.")
     for number in itertools.count(1):
         try:
             cells = next(rows)
@@ -224,10 +230,10 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
         except csv.Error as error:
             yield BadLine(number, f"it cannot be read: {_short(error)}.")
             continue
-        if len(cells) > len(names):
+        if any(cells[len(names) :]):
             yield BadLine(number, f"it has {len(cells)} fields, and the first line names {len(names)}.")
             continue
-        yield Row(number, dict(itertools.zip_longest(names, cells, fillvalue="")))
+        yield Row(number, dict(itertools.zip_longest(names, cells[: len(names)], fillvalue="")))
 
 
 def _texts(

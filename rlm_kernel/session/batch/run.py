@@ -10,16 +10,18 @@ import heapq
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.engine.purse import BATCH
-from rlm_kernel.errors import BudgetExceeded, RLMError, UsageError
+from rlm_kernel.errors import BudgetExceeded, NoAnswer, RLMError, UsageError
 from rlm_kernel.loops import to_its_end
+from rlm_kernel.session.answertypes import AnswerType
 from rlm_kernel.session.batch.engine import Engine
+from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.questions import Entries, Entry
 from rlm_kernel.session.batch.results import Paid, Results, Retry, row_of
@@ -68,12 +70,20 @@ class Budget:
 @dataclass(frozen=True)
 class How:
     """How a batch is asked. `retry`: what of the results is asked again; `keep_going`: however many fail at
-    the beginning.
+    the beginning; `answer_type`: of the answers to questions that have its schema.
     """
 
     budget: Budget = Budget()
     retry: Retry = "no"
     keep_going: bool = False
+    answer_type: AnswerType | None = None
+
+    def typed(self, item: Item, done: Done) -> Done:
+        """The answer as a value of its type. Raises NoAnswer where it is none."""
+        wanted = self.answer_type
+        if done.result is None or wanted is None or item.schema is not wanted.schema:
+            return done
+        return replace(done, result=wanted.of(done.result))
 
 
 class Tally:
@@ -242,8 +252,12 @@ class Batch:
                 done = await self._engine.answer(entry.item, trace)
             finally:
                 self.tally.running -= 1
-            await to_its_end(self._keep(entry, done))
-            return done
+            try:
+                typed = self._how.typed(entry.item, done)
+            except NoAnswer as error:
+                typed = done = replace(done, result=None, failure=failure_of(error, entry.item))
+            await to_its_end(self._keep(entry, done))  # the results have plain data
+            return typed
 
     async def _keep(self, entry: Entry, done: Done) -> None:
         totals = await asyncio.to_thread(_spent, done)

@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel import system
 from rlm_kernel.errors import TraceNotWritten
+from rlm_kernel.report.batchindex import pages
 from rlm_kernel.report.listing import BATCH_INDEX
+from rlm_kernel.session.batch.results import rows
 
 EACH = 250
 """Traces in one folder."""
@@ -44,36 +46,44 @@ class Traces:
             self._taken.discard(str(path).casefold())
 
 
-def write_index(folder: Path, rows: Iterator[Mapping[str, Any]], beside: Path) -> None:
-    """A line for each trace, in the order of the results: what was asked under which id, and how it ended.
+def write_index(folder: Path, results: Path) -> None:
+    """What leads to the traces: a file with a line for each, in the order of the results, and a page for
+    people.
 
     Args:
         folder: of the traces.
-        rows: those of the results.
-        beside: the folder that the paths in them are relative to.
+        results: the file that has the results. Paths in it are relative to its folder.
 
     Raises:
         TraceNotWritten: it cannot be written.
     """
+    beside = results.absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        made, name = tempfile.mkstemp(prefix=".index-", dir=folder)
-        try:
-            with os.fdopen(made, "w", encoding="utf-8", errors="replace") as file:
-                for row in rows:
-                    if isinstance(row.get("trace"), str):
-                        file.write(json.dumps(_line(row, folder, beside), ensure_ascii=False) + "\n")
-            os.chmod(name, 0o644)
-            system.replace(name, folder / BATCH_INDEX)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        found = (row for row in rows(results) if isinstance(row.get("trace"), str))
+        lines = (json.dumps(_line(row, folder, beside), ensure_ascii=False) + "\n" for row in found)
+        _write(folder / BATCH_INDEX, lines)
+        for name, page in pages(lambda: rows(results), folder, beside, results.name):
+            _write(folder / name, page)
     except OSError as error:
         raise TraceNotWritten(
             f"The index of the traces cannot be written to {folder}: {error.strerror or error}.",
             hint="Free some space or check the folder's permissions; the same command writes it anew.",
         ) from error
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
+    """Write a file as a whole, in the place of another. Raises OSError."""
+    made, name = tempfile.mkstemp(prefix=".index-", dir=path.parent)
+    try:
+        with os.fdopen(made, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(parts)
+        os.chmod(name, 0o644)
+        system.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 def _line(row: Mapping[str, Any], folder: Path, beside: Path) -> dict[str, Any]:

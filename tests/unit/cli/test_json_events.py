@@ -24,7 +24,8 @@ from rlm_kernel.engine import events
 from rlm_kernel.engine.events import CallStarted, CellOutput, Event, RunFinished, TurnPiece
 from rlm_kernel.engine.protocols import Answer, Outcome, Totals
 from rlm_kernel.views import event_lines
-from rlm_kernel.views.event_lines import MAX_TEXT, json_schema
+from rlm_kernel.views.event_lines import json_schema
+from rlm_kernel.views.event_parts import MAX_TEXT
 from rlm_kernel.views.json_events import JsonEvents
 from tests.support.every_event import CELL, every_event, result, stream
 

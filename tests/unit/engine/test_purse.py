@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Completion, Role, Usage
 from rlm_kernel.engine.purse import NOTHING, LocalPurse, RemotePurse, Spent, Ticket, Used
+from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.errors import BudgetExceeded, SetupError
+from rlm_kernel.models.scripted import ScriptedModels
 
 ASKED = Asked("sub", "sub", 100)
 
@@ -376,3 +379,113 @@ async def test_what_is_settled_is_settled_once_and_at_once() -> None:
     async with far.paying(replace(ASKED, last=True)):
         pass
     assert ended == [Used(0.5, 10, replied=True), NOTHING]
+
+
+async def test_what_is_held_back_for_calls_in_flight_grows_when_a_dearer_one_is_seen() -> None:
+    purse = LocalPurse(cost=1.0)
+    first, second, third = runs(purse, 3)
+    await call(first, 0.01)
+    async with second.call("sub", 100) as made:
+        await call(first, 0.55)  # the one in flight, which was let through for a cent, may cost as much
+        assert purse._admission.flight.of() == (1, pytest.approx(0.55), 0.0)
+        waiting = asyncio.create_task(call(third, 0.4))
+        await rounds()
+        assert not waiting.done(), "with the one in flight the limit might be passed by two calls"
+        made.settle(reply(0.01))
+    assert await waiting == ""
+    assert_nothing_is_held(purse)
+
+
+async def test_estimates_of_calls_that_go_by_the_root_models_grow_with_these() -> None:
+    purse = LocalPurse(cost=1.0)
+    (run,) = runs(purse, 1)
+    await call(run, 0.01, 10, role="root")
+    async with run.call("sub", 100):
+        await call(run, 0.2, 10, role="root")
+        assert purse._admission.flight.of("sub")[1] == pytest.approx(0.2)
+    assert_nothing_is_held(purse)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_the_time_that_a_run_waits_for_the_calls_of_others_is_not_of_the_run() -> None:
+    purse, clock = LocalPurse(cost=1.0), Clock()
+    (other,) = runs(purse, 1)
+    run = Ledger(Limits(seconds=10.0), purse=purse, clock=clock)
+    await call(other, 0.6)
+    async with other.call("sub", 100) as made:
+        clock.now = 3.0
+        waits = [asyncio.create_task(call(one, 0.1)) for one in (run, run)]
+        await rounds()
+        clock.now = 100.0
+        assert (run.seconds_left(), run.totals().seconds) == (7.0, 3.0)
+        made.settle(reply(0.1))
+    assert await asyncio.gather(*waits) == ["", ""]
+    clock.now = 101.0
+    assert run.seconds_left() == 6.0
+
+
+async def test_time_counts_while_a_call_of_the_run_itself_holds_the_budget_back() -> None:
+    purse, clock = LocalPurse(cost=1.0), Clock()
+    run = Ledger(Limits(seconds=10.0, depth=1), purse=purse, clock=clock)
+    await call(run, 0.6)
+    async with run.call("sub", 100) as made:
+        waits = asyncio.create_task(call(run.child(), 0.1))
+        await rounds()
+        clock.now = 4.0  # the one in flight may never end
+        assert run.seconds_left() == 6.0
+        made.settle(reply(0.1))
+    assert await waits == ""
+
+
+async def test_time_outs_of_the_run_stand_still_while_it_waits_and_go_on_then() -> None:
+    purse = LocalPurse(cost=1.0)
+    other, run = runs(purse, 2)
+    await call(other, 0.6)
+
+    async def within() -> None:
+        async with run.paying.timeout(0.01) as limit:
+            async with other.call("sub", 100) as made:
+                waits = asyncio.create_task(call(run, 0.1))
+                await rounds()
+                assert limit.when() is None
+                await asyncio.sleep(0.05)
+                made.settle(reply(0.1))
+            assert await waits == ""
+            assert not limit.expired()
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await within()
+
+
+async def test_the_cells_clock_stands_still_while_its_call_waits_for_those_of_other_runs() -> None:
+    purse, paused = LocalPurse(cost=1.0), 0
+    other, run = runs(purse, 2)
+    models = ScriptedModels(["root"], str.upper)
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        nonlocal paused
+        paused += 1
+        try:
+            yield
+        finally:
+            paused -= 1
+
+    await call(other, 0.6)
+    async with other.call("sub", 100) as made:
+        asking = asyncio.create_task(
+            complete(models, run, [{"role": "user", "content": "a"}], role="sub", waiting=waiting)
+        )
+        await rounds()
+        assert paused == 1
+        made.settle(reply(0.1))
+    assert (await asking).text == "A"
+    assert paused == 0

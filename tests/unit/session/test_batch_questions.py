@@ -6,9 +6,11 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from rlm_kernel.session.batch import rows as rows_module
 from rlm_kernel.session.batch.fields import filled, has_fields
 from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.questions import (
+    Common,
     Entry,
     entries,
     for_each,
@@ -31,6 +34,7 @@ from rlm_kernel.session.batch.questions import (
     of_program,
 )
 from rlm_kernel.session.batch.rows import STDIN, BadLine, Row, count_rows, read_rows
+from rlm_kernel.session.inputs import Beside
 
 JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.text(),
@@ -39,8 +43,8 @@ JSON = some.recursive(
 )
 
 
-def asked(path: Path, **options: Any) -> list[Entry | BadLine]:
-    return list(entries(of_file(path, **options)))
+def asked(path: Path) -> list[Entry | BadLine]:
+    return list(entries(of_file(path)))
 
 
 def good(found: Iterable[Entry | BadLine]) -> list[Entry]:
@@ -300,12 +304,38 @@ def test_files_are_relative_to_the_file_of_questions(tmp_path: Path) -> None:
     (folder / "q.jsonl").write_text(
         '{"question": "all", "files": "*.txt"}\n{"question": "one", "files": ["x[1].txt", "a.txt", "a.txt"]}\n'
     )
-    every, one = good(asked(folder / "q.jsonl", files=[Path("/common")]))
-    assert every.item.context == [
-        Path("/common"),
-        *(folder / name for name in ("a.txt", "b.txt", "x[1].txt")),
+    every, one = good(asked(folder / "q.jsonl"))
+    assert every.item.context == [folder / name for name in ("a.txt", "b.txt", "x[1].txt")]
+    assert one.item.context == [folder / "x[1].txt", folder / "a.txt"]
+
+
+def test_files_of_every_question_stand_beside_whatever_context_it_has(tmp_path: Path) -> None:
+    glossary, own = tmp_path / "glossary.txt", tmp_path / "a.txt"
+    glossary.write_text("RLM: a model with a kernel")
+    own.write_text("a")
+    given = [own, [own, glossary], None, "a text", {"row": 1}, [1, 2]]
+    common = Common([glossary])
+
+    def found() -> list[Entry]:
+        return good(entries(of_program(["?"] * len(given), given), common=common))
+
+    assert [one.item.context for one in found()] == [
+        [own, glossary],
+        [own, glossary],
+        [glossary],
+        Beside("a text", (glossary,)),
+        Beside({"row": 1}, (glossary,)),
+        Beside([1, 2], (glossary,)),
     ]
-    assert one.item.context == [Path("/common"), folder / "x[1].txt", folder / "a.txt"]
+    before = {one.digest for one in found()}
+    glossary.write_text("another")
+    assert not before & {one.digest for one in found()}, "answers with the old glossary do not stand"
+
+
+def test_a_schema_for_all_is_for_those_without_one(tmp_path: Path) -> None:
+    questions = ["a", {"question": "b", "schema": {"type": "string"}}]
+    found = good(entries(of_program(questions), common=Common(schema={"type": "integer"})))
+    assert [one.item.schema for one in found] == [{"type": "integer"}, {"type": "string"}]
 
 
 def test_columns_in_braces_are_values_and_other_braces_stay() -> None:
@@ -339,3 +369,55 @@ def test_endless_questions_are_read_as_they_are_wanted() -> None:
         "question 2",
     ]
     assert threading.active_count() < 50
+
+
+def test_ids_are_whole_numbers_of_any_type_and_what_is_missing_is_not_given(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    rows = [
+        {"id": numpy.int64(3), "question": "a"},
+        {"id": 4.0, "question": "b", "files": math.nan},  # as pandas has a column with gaps
+        {"id": math.nan, "question": "c"},
+        {"id": uuid.UUID(int=5), "question": "d"},
+    ]
+    found = [one.id for one in good(entries(of_program(rows)))]
+    assert found[:2] == [3, 4]
+    assert str(found[2]).startswith("q-")
+    assert found[3] == str(uuid.UUID(int=5))
+    assert set(map(type, found[:2])) == {int}
+    assert "whole number" in why(entries(of_program([{"id": 2.5, "question": "a"}])))[1]
+
+
+@pytest.mark.parametrize(
+    "one", ["What?", b"What?", {"question": "What?"}, Path("q.jsonl"), None, Item("a", "?")]
+)
+def test_a_single_question_or_context_is_not_taken_for_many(one: Any) -> None:
+    with pytest.raises(UsageError, match="questions are to be a list"):
+        of_program(one)
+    if one is not None:
+        with pytest.raises(UsageError, match="contexts are to be a list"):
+            of_program(["a"], one)
+
+
+def test_a_table_is_not_taken_for_its_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"question": ["a", "b"], "text": ["A", "B"]})
+    with pytest.raises(UsageError, match="gives its columns") as told:
+        of_program(table)
+    assert "to_dict('records')" in told.value.hint
+    found = good(entries(of_program(table["question"], table["text"])))
+    assert [(one.item.question, one.item.context) for one in found] == [("a", "A"), ("b", "B")]
+
+
+def test_tables_as_programs_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text('\ufeff"id","question"\r\n1,a,\r\n2,b,,\r\n3,c,more\r\n', "utf-8")
+    found = asked(path)
+    assert [(one.id, one.item.question) for one in good(found)] == [("1", "a"), ("2", "b")]
+    assert "3 fields" in why(found)[3]
+    path.write_text("id,question,question\n1,a,b\n")
+    with pytest.raises(UsageError, match="'question' twice"):
+        asked(path)
+    path.write_bytes(b"id,question\r1,a\r")
+    with pytest.raises(UsageError) as told:
+        asked(path)
+    assert "tr '\\r' '\\n'" in told.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,13 @@ def test_the_index_has_each_trace_with_its_id_and_how_it_ended(tmp_path: Path) -
     made = row_of(entry("../a"), done(), Totals(), 1, tmp_path) | {"trace": "r.traces/000/a.ipynb"}
     add(results, made, row("b", failure=LASTING))
     results.close()
-    write_index(tmp_path / "r.traces", rows(results.path), tmp_path)
+    write_index(tmp_path / "r.traces", results.path)
     (line,) = (tmp_path / "r.traces" / "index.jsonl").read_text().splitlines()
     found = json.loads(line)
     assert (found["trace"], found["id"], found["status"]) == ("000/a.ipynb", "../a", "answered")
+
+
+def test_numbers_that_json_does_not_have_are_null_in_the_results() -> None:
+    line = encoded(row("a") | {"value": {"x": [math.nan, 1.5, -math.inf]}, "answer": "\ud83d"})
+    found = json.loads(line, parse_constant=pytest.fail)
+    assert (found["value"], found["answer"]) == ({"x": [None, 1.5, None]}, "\ud83d")

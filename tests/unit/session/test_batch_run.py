@@ -9,13 +9,16 @@ import os
 import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.engine.protocols import Totals, Usage
@@ -462,6 +465,70 @@ def test_map_gives_what_comes_of_each_with_and_without_an_event_loop(tmp_path: P
         return found
 
     assert sorted(asyncio.run(main())) == [("c", 1), ("d", 2)]
+
+
+class Price(BaseModel):
+    item: str
+    euros: float
+
+
+@dataclass
+class Place:
+    page: int
+
+
+class Found(TypedDict):
+    names: list[str]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "value"),
+    [
+        (Price, {"item": "pen", "euros": 3}, Price(item="pen", euros=3.0)),
+        (Place, {"page": 7}, Place(7)),
+        (Found, {"names": ["a"]}, {"names": ["a"]}),
+        (date, "2026-01-02", date(2026, 1, 2)),
+        (list[int], [1, 2], [1, 2]),
+        (int, None, 42),  # the answer came in words
+    ],
+)
+def test_answers_of_a_map_are_of_the_type_and_plain_in_the_results(
+    kind: Any, said: Any, value: Any, tmp_path: Path
+) -> None:
+    async def answer(item: Item) -> Done:
+        assert item.schema
+        return replace(answered(item), result=result(said))
+
+    def result(said: Any) -> Result:
+        return Result("42", said, Path("t.ipynb"), "answered", False, "", Totals())
+
+    out = tmp_path / "r.jsonl"
+    done = list(RLM(models=ScriptedModels([])).map(["q"], answer_type=kind, out=out, engine=Stub(answer)))
+    assert [one.value for one in done] == [value]
+    assert [row["value"] for row in rows(out)] == [said]
+
+
+def test_an_answer_that_is_not_of_the_type_is_a_failure_and_an_own_schema_stays(tmp_path: Path) -> None:
+    async def answer(item: Item) -> Done:
+        return replace(answered(item), result=replace(answered(item).result, value="no number"))  # type: ignore[type-var]
+
+    out = tmp_path / "r.jsonl"
+    own = {"id": "own", "question": "q", "schema": {"type": "string"}}
+    found = RLM(models=ScriptedModels([])).map(
+        [own, {"id": "typed", "question": "q"}], answer_type=int, out=out, engine=Stub(answer)
+    )
+    done = {one.item.id: one for one in found}
+    assert done["own"].value == "no number"
+    failure = done["typed"].failure
+    assert failure is not None
+    assert (failure.kind, failure.passing, done["typed"].result) == ("NoAnswer", False, None)
+    assert {row["id"]: row["status"] for row in rows(out)} == {"own": "answered", "typed": "failed"}
+    assert found.tally.failed == 1
+
+
+def test_a_type_without_a_schema_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(UsageError, match="Answers cannot be of the type"):
+        RLM(models=ScriptedModels([])).map(["q"], answer_type=object(), engine=Stub())
 
 
 def test_leaving_a_map_early_ends_what_runs() -> None:

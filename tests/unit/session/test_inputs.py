@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.session.digests import file_meta
-from rlm_kernel.session.inputs import Inputs, expand, gather
+from rlm_kernel.session.inputs import Beside, Inputs, expand, gather
 
 
 def sha256(data: bytes) -> str:
@@ -70,6 +70,25 @@ def test_what_json_cannot_hold_is_a_usage_error(context: Any, tmp_path: Path) ->
     with pytest.raises(UsageError, match="cannot be handed to the kernel") as caught:
         gather(context, tmp_path / "t.ipynb")
     assert "JSON" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("context", "name", "content"),
+    [
+        ("a text", "t.context.txt", "a text"),
+        ({"row": [1, "ä"]}, "t.context.json", '{"row": [1, "ä"]}'),
+        (b"\0raw", "t.context.bin", "\0raw"),
+    ],
+)
+def test_a_context_with_files_beside_it_is_a_file_among_them(
+    context: Any, name: str, content: str, tmp_path: Path
+) -> None:
+    for glossary in ("g.txt", "h.txt"):
+        (tmp_path / glossary).write_text("")
+    found = gather(Beside(context, (tmp_path / "?.txt", tmp_path / "g.txt")), tmp_path / "t.ipynb")
+    assert not found.made
+    assert list(found.paths) == [tmp_path / name, tmp_path / "g.txt", tmp_path / "h.txt"]
+    assert found.paths[0].read_text("utf-8") == content
 
 
 def test_an_unwritable_place_is_a_trace_error(tmp_path: Path) -> None:

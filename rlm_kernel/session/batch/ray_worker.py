@@ -138,6 +138,8 @@ class Worker:
         settings = plan.settings
         self._store = await asyncio.to_thread(Store, self._holder)
         self._stack.callback(self._store.close)
+        self._stack.push_async_callback(asyncio.to_thread, self._sweep)  # others may have been killed since
+        await asyncio.to_thread(self._sweep)
         await image_for(Host(settings))
         models = plan.models
         chosen = [settings.root_llm, settings.sub_llm, *settings.models.values()]
@@ -147,6 +149,13 @@ class Worker:
         self._stack.callback(sharing.cancel)
         asker = Asker(settings, models=models, purse=purse_of(self._holder, self._shared), **plan.tools)
         self._asker = await self._stack.enter_async_context(asker)
+
+    def _sweep(self) -> None:
+        """Remove what workers have left on this machine that were killed. Blocking."""
+        from rlm_kernel.sandbox.containers import remove_unstarted
+
+        with contextlib.suppress(RLMError):  # without its engine there is nothing
+            remove_unstarted(self._store.sweep())
 
     async def places(self) -> int:
         """As of Asker."""

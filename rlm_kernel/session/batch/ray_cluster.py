@@ -11,13 +11,15 @@ import importlib
 import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import InternalError, RLMError, SetupError, UsageError
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.ray_shared import Shared
-from rlm_kernel.session.batch.ray_worker import Plan, Ready, Worker
+from rlm_kernel.session.batch.ray_worker import Plan, Ready, State, Worker
 
 RESOURCE = "rlm"
 """A node's own resource that has workers on it; where no node has it, all with a CPU have one."""
@@ -46,6 +48,8 @@ class WorkerHandle:
         self.places = self.busy = 0
         self.blamed = 1
         """How many questions it was answering when it was lost."""
+        self.doing: Mapping[str, Doing] = {}
+        """Of the questions that it answers, by their ids, at the last look."""
         self.gone = asyncio.Event()
         """It is lost, or given up."""
         self.sending: dict[str, asyncio.Lock] = {}
@@ -82,6 +86,8 @@ class Cluster:
 
     async def open(self, plan: Plan) -> None:
         """Join the cluster, and have a worker ready. Raises SetupError, UsageError."""
+        if self._address is not None:
+            _have_token()
         self._ray = await asyncio.to_thread(_import)
         self._owned = not self._ray.is_initialized()
         if self._owned:
@@ -214,7 +220,7 @@ class Cluster:
                 if node not in self.handles and starting is None and fit:
                     self._starting[node] = asyncio.create_task(self._start(node, options))
             self._check(nodes)
-            await asyncio.gather(*map(self._ask_places, self.handles.values()))
+            await asyncio.gather(*map(self._ask_state, self.handles.values()))
             await asyncio.sleep(LOOK_SECONDS)
 
     def _check(self, nodes: dict[str, dict[str, Any]]) -> None:
@@ -232,9 +238,14 @@ class Cluster:
         elif all(node in self._unfit for node in nodes):
             self._break(self._unfit[next(iter(nodes))][1])
 
-    async def _ask_places(self, handle: WorkerHandle) -> None:
+    async def _ask_state(self, handle: WorkerHandle) -> None:
+        """One that is slow to tell does not keep the others waiting."""
         try:
-            handle.places = await self.of(handle, handle.actor.places.remote())
+            async with asyncio.timeout(LOOK_SECONDS):
+                state: State = await self.of(handle, handle.actor.state.remote())
+            handle.places, handle.doing = state.places, state.doing
+        except TimeoutError:
+            return
         except Lost as error:
             await self.lose(handle, str(error))
         self.changed.set()
@@ -289,6 +300,15 @@ def _first_line(error: BaseException) -> str:
     )[:300]
 
 
+def _have_token() -> None:
+    """Ray Client sends the cluster's token only where this is set; Ray sees to it itself for other addresses.
+    It is read as Ray is imported.
+    """
+    known = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if known or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def _import() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -327,7 +347,8 @@ def _join(ray: Any, address: str | None) -> None:
         hint = (
             "All nodes and this machine need the same versions of Ray and of Python."
             if "ersion" in said
-            else "`ray status` on a node says whether it runs; the port of ray:// is often 10001."
+            else "`ray status` on a node says whether it runs. ray:// wants the port of Ray Client's server "
+            "(10001, not 6379), and the cluster's token here: copy ~/.ray/auth_token of its head."
         )
         raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
 

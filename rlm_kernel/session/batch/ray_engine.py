@@ -17,6 +17,7 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import RLMError, SetupError, WorkerLost
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.ray_cluster import Cluster, Lost, WorkerHandle
@@ -74,6 +75,14 @@ class RayEngine:
         """As of Engine."""
         all_ = sum(handle.places for handle in self._cluster.handles.values())
         return max(1, all_ if self._jobs is None else min(all_, self._jobs))
+
+    def doing(self) -> Mapping[str, Doing]:
+        """As of Engine."""
+        return {
+            name: replace(doing, node=handle.name)
+            for handle in list(self._cluster.handles.values())
+            for name, doing in handle.doing.items()
+        }
 
     @property
     def handles(self) -> list[WorkerHandle]:
@@ -144,7 +153,7 @@ class RayEngine:
 
         parcels, made = await asyncio.to_thread(look)
         files = tuple(Sent(parcel.digest, str(parcel.path)) for parcel in parcels)
-        return Order(item.question, item.schema, item.changes, trace.name, files, made), parcels
+        return Order(item.id, item.question, item.schema, item.changes, trace.name, files, made), parcels
 
     async def _somewhere(self, order: Order, parcels: list[Parcel], trace: Path) -> tuple[Reply, str]:
         """Have it answered by a worker, and by another one where that ends. Raises RLMError."""

@@ -87,9 +87,14 @@ def test_what_no_question_needs_goes_when_there_is_no_room(store: Store, tmp_pat
 def test_the_store_of_a_process_that_has_ended_is_removed_by_the_next(tmp_path: Path, store: Store) -> None:
     dead = store.folder.parent / "dead-1"
     dead.mkdir()
-    (dead / "lock").touch()
+    (dead / "lock").write_text("4711")
+    odd = store.folder.parent / "odd-1"
+    odd.mkdir()
+    (odd / "lock").write_text("no number")
     other = Store("other")
+    assert other.sweep() == [4711]
     assert not dead.exists()
+    assert not odd.exists()
     assert store.folder.exists()
     other.close()
     assert not other.folder.exists()

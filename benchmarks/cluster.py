@@ -27,6 +27,7 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes more than half a minute
 
 from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.engine.protocols import UNWATCHED, Completion, Message, Role, Watch
@@ -92,13 +93,13 @@ class Killed:
 class Machines:
     """A head and nodes, all on this machine."""
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, **of_head: Any) -> None:
+        """`of_head`: further options of the head."""
         from ray._private import utils
         from ray.cluster_utils import Cluster
 
         utils.set_sigterm_handler = lambda _handler: None  # nodes are added in threads
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-        # A busy machine may not have it within the half minute that Ray waits.
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, **of_head}
         self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
         self._nodes = [self._new() for _ in range(nodes)]
         self.address = self._cluster.address

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import math
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ RESOURCE = "rlm"
 """A node's own resource that has workers on it; where no node has it, all with a CPU have one."""
 LOOK_SECONDS = 1.0
 """Between two looks at the nodes."""
+CAREFUL = 2
+"""Questions at one time for a worker that takes the place of one that has ended, at first: what ends workers
+is soon told from the rest, and little is lost when many end.
+"""
 UNFIT_SECONDS = 30.0
 """Before a node whose worker could not begin is tried again."""
 OPEN_SECONDS = 300.0
@@ -46,6 +51,10 @@ class WorkerHandle:
         self.name, self.pid = "", 0
         """Its machine, and its process there."""
         self.places = self.busy = 0
+        self.trusted: float = CAREFUL
+        """It is asked so many questions at one time at most: one more with each answer. Infinite for one that
+        began before any had ended.
+        """
         self.blamed = 1
         """How many questions it was answering when it was lost."""
         self.doing: Mapping[str, Doing] = {}
@@ -54,6 +63,11 @@ class WorkerHandle:
         """It is lost, or given up."""
         self.sending: dict[str, asyncio.Lock] = {}
         """Files that are on their way to it, by their digests."""
+
+    @property
+    def room(self) -> int:
+        """How many questions it is asked at one time."""
+        return int(min(self.places, self.trusted))
 
 
 class Cluster:
@@ -79,6 +93,7 @@ class Cluster:
         self._unfit: dict[str, tuple[float, RLMError]] = {}
         self.handles: dict[str, WorkerHandle] = {}
         """The workers that are ready, by their nodes."""
+        self._any_lost = False
         self.changed = asyncio.Event()
         """Something may be free, or has ended."""
         self.broken: RLMError | None = None
@@ -173,6 +188,7 @@ class Cluster:
         if handle.gone.is_set():
             return
         handle.gone.set()
+        self._any_lost = True
         handle.blamed = max(1, handle.busy)
         if self.handles.get(handle.node) is handle:
             del self.handles[handle.node]
@@ -272,6 +288,8 @@ class Cluster:
                 return
             raise
         handle.name, handle.pid, handle.places = ready.name, ready.pid, ready.places
+        if not self._any_lost:
+            handle.trusted = math.inf
         if ready.error is not None:
             await asyncio.to_thread(self._kill, handle.actor)
             self._refuse(node, handle.name, ready.error.error())

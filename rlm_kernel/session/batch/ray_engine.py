@@ -26,7 +26,7 @@ from rlm_kernel.session.batch.ray_worker import Order, Plan, Reply, Sent
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.result import Result
 
-BLAME, TRIES = 2.0, 12
+BLAME, TRIES = 3.0, 30
 """When a question is given up that may be what ends workers: each that ends is the fault, in equal parts, of
 the questions that it was answering; and however small its part is, after so many workers.
 """
@@ -73,7 +73,7 @@ class RayEngine:
     @property
     def places(self) -> int:
         """As of Engine."""
-        all_ = sum(handle.places for handle in self._cluster.handles.values())
+        all_ = sum(handle.room for handle in list(self._cluster.handles.values()))
         return max(1, all_ if self._jobs is None else min(all_, self._jobs))
 
     def doing(self) -> Mapping[str, Doing]:
@@ -183,12 +183,12 @@ class RayEngine:
             while True:
                 if cluster.broken is not None:
                     raise cluster.broken
-                free = [handle for handle in cluster.handles.values() if handle.busy < handle.places]
+                free = [handle for handle in cluster.handles.values() if handle.busy < handle.room]
                 if free and (self._jobs is None or self._busy < self._jobs):
                     break
                 cluster.changed.clear()
                 await cluster.changed.wait()
-            handle = min(free, key=lambda one: one.busy / one.places)
+            handle = min(free, key=lambda one: one.busy / one.room)
             handle.busy += 1
             self._busy += 1
         try:
@@ -209,6 +209,7 @@ class RayEngine:
                 await self._send(handle, run, parcels)
             reply: Reply = await self._cluster.of(handle, handle.actor.answer.remote(run, order))
             handle.places = reply.places
+            handle.trusted += 1
             error = reply.error.error() if reply.error is not None else None
             if isinstance(error, SetupError) and not order.changes:
                 raise _Unfit(error)

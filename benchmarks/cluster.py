@@ -27,7 +27,9 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy machine takes more than half a minute
+# A busy machine takes longer for a node than Ray waits by default.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "200")
+os.environ.setdefault("RAY_agent_register_timeout_ms", "200000")
 
 from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.engine.protocols import UNWATCHED, Completion, Message, Role, Watch

@@ -35,6 +35,7 @@ UNFIT_SECONDS = 30.0
 OPEN_SECONDS = 300.0
 """For a worker to be ready: its image may have to be built."""
 _CLOSE_SECONDS = 30.0
+_TOKEN = "A cluster with a token wants it here, too: copy ~/.ray/auth_token of its head."
 _AGAIN = "Type the same command again: it goes on where it was."
 
 
@@ -101,8 +102,6 @@ class Cluster:
 
     async def open(self, plan: Plan) -> None:
         """Join the cluster, and have a worker ready. Raises SetupError, UsageError."""
-        if self._address is not None:
-            _have_token()
         self._ray = await asyncio.to_thread(_import)
         self._owned = not self._ray.is_initialized()
         if self._owned:
@@ -319,8 +318,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _have_token() -> None:
-    """Ray Client sends the cluster's token only where this is set; Ray sees to it itself for other addresses.
-    It is read as Ray is imported.
+    """Ray sends the cluster's token to an address that it is told only where this is set. It is read as Ray
+    is imported.
     """
     known = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     if known or (Path.home() / ".ray" / "auth_token").is_file():
@@ -330,6 +329,7 @@ def _have_token() -> None:
 def _import() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _have_token()
     try:
         ray: Any = importlib.import_module("ray")
         importlib.import_module("ray.util.scheduling_strategies")
@@ -352,7 +352,8 @@ def _join(ray: Any, address: str | None) -> None:
             if configured:
                 raise SetupError(
                     f"There is no Ray cluster at {configured} (RAY_ADDRESS).",
-                    hint="Start one (`ray start --head`), or unset RAY_ADDRESS for one on this machine.",
+                    hint="Start one (`ray start --head`), or unset RAY_ADDRESS for one on this machine. "
+                    f"{_TOKEN}",
                 )
         if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
@@ -366,7 +367,7 @@ def _join(ray: Any, address: str | None) -> None:
             "All nodes and this machine need the same versions of Ray and of Python."
             if "ersion" in said
             else "`ray status` on a node says whether it runs. ray:// wants the port of Ray Client's server "
-            "(10001, not 6379), and the cluster's token here: copy ~/.ray/auth_token of its head."
+            f"(10001, not 6379). {_TOKEN}"
         )
         raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
 

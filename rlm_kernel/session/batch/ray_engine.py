@@ -67,6 +67,7 @@ class RayEngine:
         self._turn = asyncio.Lock()
         self._cluster = Cluster(on.address, (on.cost, on.tokens), say)
         self._busy = 0
+        self._answering: set[str] = set()
         self.lost = 0
         """How many answers were begun and lost with their workers."""
 
@@ -82,6 +83,7 @@ class RayEngine:
             name: replace(doing, node=handle.name)
             for handle in list(self._cluster.handles.values())
             for name, doing in handle.doing.items()
+            if name in self._answering  # what a worker told may be a second old
         }
 
     @property
@@ -119,6 +121,7 @@ class RayEngine:
         def done(result: Result | None, failure: Failure | None, place: Path | None) -> Done:
             return Done(item, result, failure, place, time.monotonic() - began, node)
 
+        self._answering.add(item.id)
         try:
             order, parcels = await self._order(item, trace)
             reply, node = await self._somewhere(order, parcels, trace)
@@ -127,6 +130,8 @@ class RayEngine:
         except RLMError as error:
             failure = failure_of(error, item)
             return done(None, failure, trace if await asyncio.to_thread(os.path.lexists, trace) else None)
+        finally:
+            self._answering.discard(item.id)
         assert reply.result is not None
         return done(replace(reply.result, trace=trace), None, trace)
 

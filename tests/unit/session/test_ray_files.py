@@ -14,9 +14,9 @@ from rlm_kernel import errors
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import BudgetExceeded, FileRefused, InternalError, ModelError, RLMError, TraceError
 from rlm_kernel.session.batch import ray_files
-from rlm_kernel.session.batch.ray_cluster import _nodes
 from rlm_kernel.session.batch.ray_engine import _variables
 from rlm_kernel.session.batch.ray_files import Home, Member, Parcel, Parcels, Store, pieces
+from rlm_kernel.session.batch.ray_joining import nodes
 from rlm_kernel.session.batch.ray_worker import Plan, Told
 
 RUN = "0123456789abcdef" * 2
@@ -186,6 +186,6 @@ class _Ray:
 
 
 def test_nodes_with_the_resource_have_the_workers_else_all_with_a_cpu() -> None:
-    assert list(_nodes(_Ray({"CPU": 4.0}, {"CPU": 0.0}, {"CPU": 1.0, "alive": 0}))) == ["0"]
-    assert list(_nodes(_Ray({"CPU": 4.0}, {"rlm": 1.0}))) == ["1"]
-    assert _nodes(_Ray({})) == {}
+    assert list(nodes(_Ray({"CPU": 4.0}, {"CPU": 0.0}, {"CPU": 1.0, "alive": 0}))) == ["0"]
+    assert list(nodes(_Ray({"CPU": 4.0}, {"rlm": 1.0}))) == ["1"]
+    assert nodes(_Ray({})) == {}

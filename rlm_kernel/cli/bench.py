@@ -22,7 +22,6 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.bench.runner import Row
-    from rlm_kernel.config import Settings
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 _JOBS = 2
@@ -132,15 +131,13 @@ def bench(
     tasks = suites.tasks(suite, lengths, suites.Choice(lengths[0], count, seed, trec, filler))
     where = Where(checked_engine(engine), jobs or (_JOBS if engine == LOCAL else None), Budget())
     rows = run_to_end(
-        _run(options.settings(), tasks, names, out.absolute(), where, quiet=options.quiet),
+        _run(options, tasks, names, out.absolute(), where),
         before=f"; what is done is in {printable(str(out))}, and the same command continues from there.",
     )
     _report(rows, out, as_json=options.as_json, quiet=options.quiet)
 
 
-async def _run(
-    settings: Settings, tasks: Any, strategies: list[str], out: Path, where: Where, *, quiet: bool
-) -> list[Row]:
+async def _run(options: RunOptions, tasks: Any, strategies: list[str], out: Path, where: Where) -> list[Row]:
     import asyncio
 
     from rlm_kernel.bench.runner import Results, run
@@ -149,8 +146,10 @@ async def _run(
     from rlm_kernel.session.models import models_of
 
     def say(text: str) -> None:
-        if not quiet:
+        if not options.quiet:
             print(printable(text), file=sys.stderr)
+
+    settings = options.settings()
 
     def heard(row: Row, new: bool) -> None:
         took = f"{row['seconds']:.1f} s, {row['turns']} turns, {row['calls']} calls" if new else "done before"
@@ -160,7 +159,7 @@ async def _run(
     results = await asyncio.to_thread(Results.open, out)
     async with contextlib.AsyncExitStack() as stack:
         chosen = await stack.enter_async_context(models_of(settings, None, say))
-        engine = engine_of(settings, where, Paid(), say, {}, chosen.models)
+        engine = engine_of(settings, where, Paid(), say, options.given_tools(), chosen.models)
         if not ONE_CALL.issuperset(strategies):
             await stack.enter_async_context(engine)
         profile = chosen.profile

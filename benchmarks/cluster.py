@@ -27,9 +27,7 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# A busy machine takes longer for a node than Ray waits by default.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "200")
-os.environ.setdefault("RAY_agent_register_timeout_ms", "200000")
+os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's own 15 they stand still on a busy machine
 
 from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.engine.protocols import UNWATCHED, Completion, Message, Role, Watch
@@ -122,7 +120,8 @@ class Machines:
 
 
 def _tried(make: Callable[[], Any]) -> Any:
-    for _ in range(3):
+    """On a busy machine a node may not have all its parts within the seconds that it waits for them."""
+    for _ in range(8):
         try:
             return make()
         except Exception as error:

@@ -61,8 +61,7 @@ def ray_machines() -> Iterator[RayMachines]:
         port = free.getsockname()[1]
         free.close()
         token = {"RAY_AUTH_TOKEN": "0" * 32 + os.urandom(16).hex(), "HOME": folder}
-        slow = {"RAY_raylet_start_wait_time_s": "200", "RAY_agent_register_timeout_ms": "200000"}
-        there = {**token, **slow, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, _MARK: folder}
+        there = {**token, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, _MARK: folder}
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.ray_machines", str(port)],
             stdin=subprocess.PIPE,

@@ -158,7 +158,7 @@ class RayEngine:
 
         parcels, made = await asyncio.to_thread(look)
         files = tuple(Sent(parcel.digest, str(parcel.path)) for parcel in parcels)
-        return Order(item.id, item.question, item.schema, item.changes, trace.name, files, made), parcels
+        return Order(replace(item, context=None), trace.name, files, made), parcels
 
     async def _somewhere(self, order: Order, parcels: list[Parcel], trace: Path) -> tuple[Reply, str]:
         """Have it answered by a worker, and by another one where that ends. Raises RLMError."""
@@ -216,7 +216,7 @@ class RayEngine:
             handle.places = reply.places
             handle.trusted += 1
             error = reply.error.error() if reply.error is not None else None
-            if isinstance(error, SetupError) and not order.changes:
+            if isinstance(error, SetupError) and not order.item.changes:
                 raise _Unfit(error)
             if reply.left:
                 await self._bring(handle, run, reply, trace)

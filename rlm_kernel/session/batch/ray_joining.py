@@ -19,7 +19,7 @@ RESOURCE = "rlm"
 _TOKEN = "A cluster with a token wants it here, too: copy ~/.ray/auth_token of its head."
 
 
-def _have_token() -> None:
+def have_token() -> None:
     """Ray sends the cluster's token to an address that it is told only where this is set. It is read as Ray
     is imported.
     """
@@ -32,7 +32,7 @@ def import_ray() -> Any:
     """The package. Blocking. Raises SetupError without it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    _have_token()
+    have_token()
     try:
         ray: Any = importlib.import_module("ray")
         importlib.import_module("ray.util.scheduling_strategies")

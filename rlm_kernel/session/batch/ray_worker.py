@@ -15,6 +15,7 @@ from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings
 from rlm_kernel.errors import InternalError, RLMError, SetupError
 from rlm_kernel.session.batch.doing import Doing, Meters
+from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.ray_files import PIECE, Member, Piece, Store
 from rlm_kernel.session.result import Result
 
@@ -45,14 +46,11 @@ class Sent:
 
 @dataclass(frozen=True)
 class Order:
-    """A question for a worker. `id` as of `Item`. `trace`: the notebook's name. `made`: as of
-    `session.inputs.Placed`.
+    """A question for a worker, which has no context: its `files` are sent. `trace`: the notebook's name.
+    `made`: as of `session.inputs.Placed`.
     """
 
-    id: str
-    question: str
-    schema: Mapping[str, Any] | None
-    changes: Mapping[str, Any]
+    item: Item
     trace: str
     files: tuple[Sent, ...] = ()
     made: bool = False
@@ -212,14 +210,15 @@ class Worker:
         if order.files:
             places = tuple(self._store.path(sent.digest) for sent in order.files)
             context = Placed(places, tuple(Path(sent.known_as) for sent in order.files), order.made)
-        with self._meters.of(order.id) as view:
+        item = order.item
+        with self._meters.of(item.id) as view:
             result: Result = await self._asker.ask(
-                order.question,
+                item.question,
                 context,
                 trace=folder / order.trace,
-                schema=order.schema,
+                schema=item.schema,
                 view=view,
-                changes=order.changes,
+                changes=item.changes,
             )
         return result
 

@@ -13,8 +13,9 @@ import pytest
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import DockerError, RLMError
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
-from rlm_kernel.session.batch.ray_cluster import Lost, WorkerHandle
+from rlm_kernel.session.batch.ray_cluster import CAREFUL, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
 from rlm_kernel.session.batch.ray_worker import Order, Reply
 from rlm_kernel.session.result import Result
@@ -69,7 +70,7 @@ class _Engine(RayEngine):
 
         if handle.node == self._lacking:
             raise _Unfit(DockerError("No engine."))
-        if order.question == "poison":
+        if order.item.question == "poison":
             await asyncio.sleep(0)  # others begin there
             await self._cluster.lose(handle, "")
             raise Lost("It ended.")
@@ -101,6 +102,29 @@ async def test_alone_on_its_worker_it_is_given_up_at_once(tmp_path: Path) -> Non
     assert done.failure is not None
     assert "3 workers" in done.failure.message
     assert cluster.ended == 3
+
+
+async def test_what_a_node_told_of_questions_that_it_has_answered_by_now_is_not_told(tmp_path: Path) -> None:
+    cluster = _Cluster(workers=1, places=4)
+    engine = _Engine(cluster)
+    handle = cluster.handles["node-0"]
+    handle.doing = {"0": Doing(1, 5, 90, 0.25), "before": Doing(3, 3, 3, 3.0)}
+    answering = asyncio.create_task(_answers(engine, tmp_path, "fine?"))
+    while not handle.busy:
+        await asyncio.sleep(0)
+    assert engine.doing() == {"0": Doing(1, 5, 90, 0.25, node="node-0")}
+    await answering
+    assert engine.doing() == {}
+
+
+async def test_a_worker_in_the_place_of_another_is_asked_few_questions_at_first(tmp_path: Path) -> None:
+    cluster = _Cluster(workers=1, places=8)
+    engine = _Engine(cluster)
+    assert engine.places == 8
+    await cluster.lose(cluster.handles["node-0"], "")
+    assert engine.places == CAREFUL
+    await _answers(engine, tmp_path, *["fine?"] * 20)
+    assert engine.places == 8
 
 
 async def test_a_node_that_lacks_something_has_no_more_questions(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def ray_machines() -> Iterator[RayMachines]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        token = {"RAY_AUTH_TOKEN": "0" * 32 + os.urandom(16).hex(), "HOME": folder}
-        there = {**token, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder, _MARK: folder}
+        mode = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex()}
+        there = {**mode, "HOME": folder, "RAY_TMPDIR": folder, _MARK: folder}
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.ray_machines", str(port)],
             stdin=subprocess.PIPE,
@@ -74,7 +74,7 @@ def ray_machines() -> Iterator[RayMachines]:
         try:
             assert process.stdout is not None
             address = json.loads(process.stdout.readline())["address"]
-            joins = {"RAY_AUTH_TOKEN": token["RAY_AUTH_TOKEN"], "RAY_TMPDIR": folder, "RAY_ADDRESS": address}
+            joins = {"RAY_TMPDIR": folder, "RAY_ADDRESS": address, **mode}
             yield RayMachines(process, joins, f"ray://127.0.0.1:{port}", folder)
         finally:
             try:

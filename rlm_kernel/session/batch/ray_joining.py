@@ -9,30 +9,23 @@ import contextlib
 import importlib
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import RLMError, SetupError, UsageError
 
 RESOURCE = "rlm"
 """A node's own resource that has workers on it; where no node has it, all with a CPU have one."""
-_TOKEN = "A cluster with a token wants it here, too: copy ~/.ray/auth_token of its head."
-
-
-def have_token() -> None:
-    """Ray sends the cluster's token to an address that it is told only where this is set. It is read as Ray
-    is imported.
-    """
-    known = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if known or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+_TOKEN = (
+    "Where the cluster has a token, set RAY_AUTH_MODE=token, and have its token here: ~/.ray/auth_token of "
+    "its head, or RAY_AUTH_TOKEN."
+)
+"""Ray sends it to the address that it is told only then."""
 
 
 def import_ray() -> Any:
     """The package. Blocking. Raises SetupError without it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    have_token()
     try:
         ray: Any = importlib.import_module("ray")
         importlib.import_module("ray.util.scheduling_strategies")

@@ -110,7 +110,7 @@ async def test_what_a_node_told_of_questions_that_it_has_answered_by_now_is_not_
     handle = cluster.handles["node-0"]
     handle.doing = {"0": Doing(1, 5, 90, 0.25), "before": Doing(3, 3, 3, 3.0)}
     answering = asyncio.create_task(_answers(engine, tmp_path, "fine?"))
-    while not handle.busy:
+    while not handle.busy:  # noqa: ASYNC110  # until it is asked
         await asyncio.sleep(0)
     assert engine.doing() == {"0": Doing(1, 5, 90, 0.25, node="node-0")}
     await answering

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rlm_kernel import errors
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import BudgetExceeded, FileRefused, InternalError, ModelError, RLMError, TraceError
-from rlm_kernel.session.batch import ray_files, ray_joining
+from rlm_kernel.session.batch import ray_files
 from rlm_kernel.session.batch.ray_engine import _variables
 from rlm_kernel.session.batch.ray_files import Home, Member, Parcel, Parcels, Store, pieces
 from rlm_kernel.session.batch.ray_joining import nodes
@@ -172,35 +172,6 @@ def test_only_what_the_providers_read_is_sent_and_shown_nowhere(monkeypatch: pyt
     sent = _variables(settings)
     assert sent == {"OPENAI_BASE_URL": "http://there", "MY_OWN_KEY": "own-secret"}
     assert "secret" not in repr(Plan("1", settings, sent))
-
-
-@pytest.mark.parametrize(
-    ("given", "mode"),
-    [
-        ({}, None),
-        ({"RAY_AUTH_TOKEN": "0" * 32}, "token"),
-        ({"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "disabled"}, "disabled"),
-    ],
-)
-def test_a_token_that_is_here_is_sent_to_the_cluster(
-    given: dict[str, str], mode: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    ray_joining.have_token()
-    assert os.environ.get("RAY_AUTH_MODE") == mode
-
-
-def test_the_token_of_the_home_folder_is_sent(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    (isolated / "home" / ".ray").mkdir()
-    (isolated / "home" / ".ray" / "auth_token").write_text("0" * 32)
-    ray_joining.have_token()
-    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 class _Ray:

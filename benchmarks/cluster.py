@@ -27,19 +27,21 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's own 15 they stand still on a busy machine
 
 from rlm_kernel import RLM, ScriptedModels
 from rlm_kernel.engine.protocols import UNWATCHED, Completion, Message, Role, Watch
 from rlm_kernel.errors import BudgetExceeded
 from rlm_kernel.sandbox import containers
 from rlm_kernel.sandbox.docker_host import connect
+from rlm_kernel.session.batch.item import Done
 from rlm_kernel.session.batch.ray_engine import OnRay, RayEngine
 
 WORKER, NODE = "worker", "node"
 CALL = 0.01
 """US dollars."""
 HEADER = (
-    "sessions | kills: workers, nodes | wall s | driver MiB | workers MiB | asked again | failed | lost "
+    "sessions | kills: workers, nodes | wall s | driver MiB | workers MiB | asked again | given up | lost "
     "| doubled | wrong | containers left | spent of limit"
 )
 STORE = 80 << 20
@@ -91,13 +93,13 @@ class Killed:
 class Machines:
     """A head and nodes, all on this machine."""
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, **of_head: Any) -> None:
+        """`of_head`: further options of the head."""
         from ray._private import utils
         from ray.cluster_utils import Cluster
 
         utils.set_sigterm_handler = lambda _handler: None  # nodes are added in threads
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-        # A busy machine may not have it within the half minute that Ray waits.
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, **of_head}
         self._cluster = _tried(lambda: Cluster(initialize_head=True, head_node_args=head))
         self._nodes = [self._new() for _ in range(nodes)]
         self.address = self._cluster.address
@@ -118,7 +120,8 @@ class Machines:
 
 
 def _tried(make: Callable[[], Any]) -> Any:
-    for _ in range(3):
+    """On a busy machine a node may not have all its parts within the seconds that it waits for them."""
+    for _ in range(8):
         try:
             return make()
         except Exception as error:
@@ -166,17 +169,12 @@ def _resident(pid: int) -> int:
 
 
 def left(pids: set[int], seconds: float) -> int:
-    """How many containers of these processes there are, after so many seconds at the most. Blocking.
-
-    One that was made and never started, as its maker was killed between the two, uses nothing; the next
-    command removes it when it is a minute old.
-    """
+    """How many containers of these processes there are, after so many seconds at the most. Blocking."""
     until = time.monotonic() + seconds
     client = connect()
     try:
         while True:
             found = client.api.containers(all=True, filters={"label": f"{containers.LABEL}.owner"})
-            found = [one for one in found if one["State"] != "created"]
             ours = [one for one in found if int(one["Labels"][f"{containers.LABEL}.owner"]) in pids]
             if not ours or time.monotonic() > until:
                 return len(ours)
@@ -220,29 +218,29 @@ async def run(tried: Round, folder: Path, machines: Machines) -> dict[str, Any]:
         }
         for n in range(tried.sessions)
     ]
-    began, told, spent = time.monotonic(), Counter[str](), 0.0
-    answers: dict[str, str | None] = {}
-    try:
-        async with killing(engine, machines, tried.plan, tried.pause, chance) as killed:
-            try:
-                async for done in rlm.map(
-                    questions, out=out, engine=engine, max_cost=tried.limit, keep_going=True
-                ):
-                    told[done.item.id] += 1
-                    answers[done.item.id] = done.result.answer if done.result else None
-                    spent = max(spent, (await engine.spent()).cost)
-            except BudgetExceeded as error:
-                _say(error.message)
-    finally:
-        wall = time.monotonic() - began
+    heard = Heard()
+    began = time.monotonic()
+    async with killing(engine, machines, tried.plan, tried.pause, chance) as killed:
+        try:
+            more: dict[str, Any] = {"max_cost": tried.limit, "keep_going": True}
+            async for done in rlm.map(questions, out=out, engine=engine, **more):
+                heard.add(done)
+        except BudgetExceeded as error:
+            _say(error.message)
+    wall = time.monotonic() - began
+    calls = len(notes.read_text().splitlines())
+    left_over = await asyncio.to_thread(left, killed.pids, WAIT)
+    if tried.limit is not None:  # the same again, with a limit that is far away, has what is missing
+        last = RayEngine(settings, OnRay(), models=models, say=_say)
+        async for done in rlm.map(questions, out=out, engine=last):
+            heard.add(done)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    ids = Counter(str(row["id"]) for row in rows)
-    failed = [row for row in rows if row.get("error")]
+    final = {str(row["id"]): row for row in rows}
+    failed = [row for row in final.values() if row.get("error")]
     for row in failed:
         _say(f"{row['id']}: {row['error']}")
     expected = {q["id"]: (text.read_text() if "files" in q else str(q["context"])).upper() for q in questions}
-    good = {name: answer for name, answer in answers.items() if answer is not None}
-    calls = len(notes.read_text().splitlines())
+    answered = Counter(str(row["id"]) for row in rows if row["status"] == "answered")
     return {
         "sessions": tried.sessions,
         "kills": f"{killed.workers + killed.nodes}: {killed.workers}, {killed.nodes}",
@@ -251,13 +249,27 @@ async def run(tried: Round, folder: Path, machines: Machines) -> dict[str, Any]:
         "workers": killed.peak >> 20,
         "again": engine.lost,
         "failed": len(failed),
-        "lost": 0 if tried.limit is not None else len(set(expected) - set(ids)),
-        "doubled": sum(count - 1 for count in (*ids.values(), *told.values()) if count > 1),
-        "wrong": sum(answer.strip() != expected[name].strip() for name, answer in good.items())
-        + sum(not (out.parent / row["trace"]).exists() for row in rows if not row.get("error")),
-        "left": await asyncio.to_thread(left, killed.pids, WAIT),
+        "lost": len(set(expected) - set(answered) - {str(row["id"]) for row in failed}),
+        "doubled": sum(count - 1 for count in (*answered.values(), *heard.times.values()) if count > 1),
+        "wrong": sum(answer.strip() != expected[name].strip() for name, answer in heard.answers.items())
+        + sum(not (out.parent / row["trace"]).exists() for row in rows if row["status"] == "answered"),
+        "left": left_over,
         "spent": f"${calls * CALL:.2f} of {'none' if tried.limit is None else f'${tried.limit:.2f}'}",
     }
+
+
+@dataclass
+class Heard:
+    """What was told: the answers, and how often each."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    times: Counter[str] = field(default_factory=Counter)
+
+    def add(self, done: Done) -> None:
+        """Another one."""
+        if done.result is not None and done.result.answer is not None:
+            self.times[done.item.id] += 1
+            self.answers[done.item.id] = done.result.answer
 
 
 def _say(text: str) -> None:

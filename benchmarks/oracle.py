@@ -32,6 +32,8 @@ from rlm_kernel.bench.strategies import Bench
 from rlm_kernel.bench.trec import read_pool
 from rlm_kernel.config import load_settings
 from rlm_kernel.models.factory import open_models
+from rlm_kernel.session.batch.local import LocalEngine
+from rlm_kernel.session.many import Asker
 from tests.support import oracle
 from tests.support.model_server import ModelServer
 
@@ -84,7 +86,10 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> list[dict
     models_are = {"root_llm.model": "openai/root", "sub_llm.model": "openai/sub"}
     settings = load_settings(None, models_are | {"root_llm.window": args.window})
     found = []
-    async with open_models(settings, print) as models:
+    async with (
+        open_models(settings, print) as models,
+        LocalEngine(Asker(settings, models=models), args.jobs) as engine,
+    ):
         for length in args.lengths:
             for name in args.suites:
                 Path("/proc/self/clear_refs").write_text("5")  # noqa: ASYNC240 -- the peak counts from here
@@ -92,7 +97,7 @@ async def measure(args: argparse.Namespace, url: str, folder: Path) -> list[dict
                     [name], [length], suites.Choice(length, COUNTS[name], args.seed, args.trec)
                 )
                 rows = await run(
-                    Bench(settings, models, folder),
+                    Bench(settings, models, engine, folder),
                     tasks,
                     args.strategies,
                     Results.open(folder),

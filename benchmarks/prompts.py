@@ -22,6 +22,8 @@ from rlm_kernel.bench.runner import Results, Row, run
 from rlm_kernel.bench.strategies import Bench
 from rlm_kernel.bench.task import Task
 from rlm_kernel.config import load_api_keys, load_settings
+from rlm_kernel.session.batch.local import LocalEngine
+from rlm_kernel.session.many import Asker
 from rlm_kernel.session.models import models_of
 
 HALVES = {**small.HALVES, "all": tuple(range(small.FORMS))}
@@ -51,10 +53,13 @@ async def rows_of(profile: str, tasks: Sequence[Task], args: argparse.Namespace)
                 flush=True,
             )
 
-    async with models_of(settings, None, print) as chosen:
+    async with (
+        models_of(settings, None, print) as chosen,
+        LocalEngine(Asker(settings, models=chosen.models), 1) as engine,
+    ):
         by = {**dict(chosen.names.items()), "prompt": chosen.profile.digest[:12]}
         return await run(
-            Bench(settings, chosen.models, args.out),
+            Bench(settings, chosen.models, engine, args.out),
             iter(tasks),
             ["auto"],
             Results.open(args.out),

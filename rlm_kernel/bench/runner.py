@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.bench.scorers import score
-from rlm_kernel.bench.strategies import STRATEGIES, Attempt, Bench
+from rlm_kernel.bench.strategies import STRATEGIES, Attempt, Bench, Failed
 from rlm_kernel.bench.task import Task
 from rlm_kernel.errors import (
     BudgetExceeded,
     KernelError,
     ModelError,
     NoAnswer,
-    RLMError,
     SetupError,
     TraceError,
     UsageError,
+    WorkerLost,
 )
+from rlm_kernel.session.batch.run import AHEAD, LOOK_SECONDS
 
 Row = dict[str, Any]
 """A line of the results: task, suite, kind, length, strategy, by (models and prompt), score, and `Attempt`'s;
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 """
 _SHOWN = 2_000
 """Characters of an answer that are kept; the trace has it in full."""
-_FAILURES = (ModelError, KernelError, BudgetExceeded, NoAnswer, TraceError)
+_FAILURES = (ModelError, KernelError, BudgetExceeded, NoAnswer, TraceError, WorkerLost)
 """What ends one task, and not the whole run."""
 
 
@@ -84,26 +85,23 @@ async def run(
     results: Results,
     by: Mapping[str, str],
     *,
-    jobs: int = 1,
+    jobs: int | None = 1,
     heard: Callable[[Row, bool], None] = lambda _row, _new: None,
 ) -> list[Row]:
     """Run what is not done yet, and return the rows of all, in the tasks' order.
 
-    `by`: models and prompt, which belong to a result. `heard` gets each row, and whether it is new. A task
+    `by`: models and prompt, which belong to a result. `jobs`: tasks at one time, None for as many as the
+    engine has places. `heard` gets each row, and whether it is new. A task
     that fails has an `error` and score 0. Raises UsageError and SetupError, which would fail every task;
     cancelling it keeps what is done.
     """
-    free = asyncio.Semaphore(jobs)
     order: list[str] = []
     running: set[asyncio.Task[None]] = set()
 
     async def one(task: Task, strategy: str) -> None:
-        try:
-            row = await _row(bench, task, strategy, by)
-            await asyncio.to_thread(results.add, row)
-            heard(row, True)
-        finally:
-            free.release()
+        row = await _row(bench, task, strategy, by)
+        await asyncio.to_thread(results.add, row)
+        heard(row, True)
 
     try:
         while (task := await asyncio.to_thread(next, tasks, None)) is not None:
@@ -112,8 +110,9 @@ async def run(
                 if row := results.done(task, strategy, by):
                     heard(row, False)
                     continue
-                await free.acquire()
-                _raise_what_failed(running)
+                while len(running) >= (jobs or bench.engine.places + AHEAD):
+                    await asyncio.wait(running, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    _raise_what_failed(running)
                 running.add(asyncio.create_task(one(task, strategy)))
         if running:
             await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
@@ -147,7 +146,12 @@ async def _row(bench: Bench, task: Task, strategy: str, by: Mapping[str, str]) -
     except _FAILURES as error:
         if error.exit_code == SetupError.exit_code:  # no key, no such model
             raise
-        return about | {"score": 0.0, "error": _told(error)} | Attempt(None, 0.0, cost=None).as_json()
+        return about | _no_points(type(error).__name__, error.message)
+    except Failed as failed:
+        failure = failed.failure
+        if failure.kind not in {kind.__name__ for kind in _FAILURES}:
+            raise UsageError(failure.message, hint=failure.hint) from failed
+        return about | _no_points(failure.kind, failure.message)
     points = (
         0.0
         if attempt.answer is None
@@ -159,5 +163,5 @@ async def _row(bench: Bench, task: Task, strategy: str, by: Mapping[str, str]) -
     return about | {"score": points} | told
 
 
-def _told(error: RLMError) -> str:
-    return f"{type(error).__name__}: {error.message}"[:_SHOWN]
+def _no_points(kind: str, message: str) -> Row:
+    return {"score": 0.0, "error": f"{kind}: {message}"[:_SHOWN]} | Attempt(None, 0.0, cost=None).as_json()

@@ -17,11 +17,13 @@ from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.session.ask import ask
+from rlm_kernel.session.batch.engine import Engine
+from rlm_kernel.session.batch.item import Failure, Item
 from rlm_kernel.session.environment import limits_of
 
 _REPLY_TOKENS = 2_000
 """Of a window, kept for the question and the reply."""
+_BY_CODE: Mapping[str, Any] = {"prompt.whole": 0.0}
 _RETRIEVED = 20_000
 """Tokens of chunks that retrieval gives the model, or as many as its window holds."""
 _CHUNK = 1_000
@@ -51,11 +53,22 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Bench:
-    """What the strategies share. `folder`: where inputs and traces go."""
+    """What the strategies share. `engine`: answers what an RLM is asked, and is open; `models` answer the
+    strategies of one call, here. `folder`: where inputs and traces go.
+    """
 
     settings: Settings
     models: Models
+    engine: Engine
     folder: Path
+
+
+class Failed(Exception):
+    """The engine has no result."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 Strategy = Callable[[Bench, Task], Awaitable[Attempt]]
@@ -63,19 +76,17 @@ Strategy = Callable[[Bench, Task], Awaitable[Attempt]]
 
 async def auto(bench: Bench, task: Task) -> Attempt:
     """As `rlm ask` does it: an input that fits easily is shown whole, a larger one is for code."""
-    return await _ask(bench, task, bench.settings, "auto")
+    return await _ask(bench, task, {}, "auto")
 
 
 async def as_rlm(bench: Bench, task: Task) -> Attempt:
     """The RLM at any size: no input is shown whole."""
-    return await _ask(bench, task, _by_code(bench.settings), "rlm")
+    return await _ask(bench, task, _BY_CODE, "rlm")
 
 
 async def flat(bench: Bench, task: Task) -> Attempt:
     """The RLM without sub-calls."""
-    settings = _by_code(bench.settings)
-    limits = settings.limits.model_copy(update={"calls": 0, "depth": 0})
-    return await _ask(bench, task, settings.model_copy(update={"limits": limits}), "rlm-flat")
+    return await _ask(bench, task, {**_BY_CODE, "limits.calls": 0, "limits.depth": 0}, "rlm-flat")
 
 
 async def bare(bench: Bench, task: Task) -> Attempt:
@@ -108,17 +119,20 @@ STRATEGIES: Mapping[str, Strategy] = {
 }
 
 
-def _by_code(settings: Settings) -> Settings:
-    prompt = settings.prompt.model_copy(update={"whole": 0.0})
-    return settings.model_copy(update={"prompt": prompt})
+ONE_CALL = {"bare", "retrieval"}
+"""Those that need no engine."""
 
 
-async def _ask(bench: Bench, task: Task, settings: Settings, name: str) -> Attempt:
+async def _ask(bench: Bench, task: Task, changes: Mapping[str, Any], name: str) -> Attempt:
+    """Raises Failed, and RLMError for what would fail every task."""
     trace = bench.folder / "traces" / f"{task.id}-{name}.ipynb"
     await asyncio.to_thread(trace.parent.mkdir, parents=True, exist_ok=True)
     await asyncio.to_thread(trace.unlink, missing_ok=True)
     files = await asyncio.to_thread(task.files, bench.folder / "inputs")
-    result = await ask(task.question, files, settings=settings, models=bench.models, trace=trace)
+    done = await bench.engine.answer(Item(trace.stem, task.question, files, changes=changes), trace)
+    if done.failure is not None or done.result is None:
+        raise Failed(done.failure or Failure("NoAnswer", "There is no result."))
+    result = done.result
     return Attempt(
         result.answer,
         result.totals.seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from rlm_kernel.engine.totals import counted, duration
 from rlm_kernel.views.batch import Counts
 
 if TYPE_CHECKING:
+    from rlm_kernel.session.batch.doing import Doing
     from rlm_kernel.session.batch.item import Done
     from rlm_kernel.session.batch.questions import Entry
     from rlm_kernel.session.batch.run import Tally
@@ -27,6 +28,8 @@ class Report:
         self.go_on = go_on
         self.total: int | None = None
         self.tally: Tally = Tally()
+        self.doing: Callable[[], Mapping[str, Doing]] = dict
+        """What the questions that run have used so far, by their ids."""
         self._out = self.traces = out
         self._clock = time.monotonic
         self._began = self._clock()
@@ -37,7 +40,18 @@ class Report:
         before = sum(now.before.values()) - now.before["answered"]
         total = now.done + now.running if now.all_read else self.total
         failed = now.failed + now.no_answer + now.bad + before
-        return Counts(total, now.done, now.asked, failed, min(now.running, now.places), now.paid.cost)
+        going = list(self.doing().values())
+        return Counts(
+            total,
+            now.done,
+            now.asked,
+            failed,
+            min(now.running, now.places),
+            now.paid.cost,
+            sum(one.cost for one in going),
+            sum(one.turns for one in going),
+            sum(one.calls for one in going),
+        )
 
     def event(self, entry: Entry, done: Done) -> Mapping[str, Any]:
         """A question that is done, for `--json-events`."""
@@ -48,6 +62,7 @@ class Report:
             "id": str(entry.id),
             "status": status,
             "error": f"{failure.kind}: {failure.message}" if failure else None,
+            "node": done.node,
             "done": counts.done,
             "failed": counts.failed,
             "running": counts.running,

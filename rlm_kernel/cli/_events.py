@@ -235,6 +235,12 @@ def answered(question: Mapping[str, Any]) -> None:
         _current.events.question(question)
 
 
+def running(question: Mapping[str, Any]) -> None:
+    """A question of a batch goes on: the fields of its line (`views.event_lines.QuestionRunning`)."""
+    if _current is not None:
+        _current.events.running(question)
+
+
 def hide(settings: Settings) -> None:
     """Replace the secrets of these settings and of the environment in all lines that come."""
     if _current is not None:

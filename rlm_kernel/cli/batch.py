@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlm_kernel.cli import _complete, _events
+from rlm_kernel.cli._engines import ENGINE, LOCAL, Where, checked_engine, engine_of
 from rlm_kernel.cli._report import worded
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._text import json_line
@@ -24,13 +25,15 @@ from rlm_kernel.system import quoted
 
 if TYPE_CHECKING:
     from rlm_kernel.config import Settings
+    from rlm_kernel.session.batch.doing import Doing
     from rlm_kernel.session.batch.engine import Engine
     from rlm_kernel.session.batch.output import Places
     from rlm_kernel.session.batch.questions import Drafts
     from rlm_kernel.session.batch.results import Paid, Retry
-    from rlm_kernel.session.batch.run import Budget, How
+    from rlm_kernel.session.batch.run import How
     from rlm_kernel.views.batch import BatchView
 
+_TELL_SECONDS = 1.0
 _SHOWN = 20
 """Bad lines, and failures, that are told one by one."""
 
@@ -102,15 +105,7 @@ def batch(
             help="Questions at one time; each has a container. Default: as many as there is room for.",
         ),
     ] = None,
-    engine: Annotated[
-        str,
-        option(
-            SANDBOX,
-            "--engine",
-            metavar="local|ray|ray://HOST:PORT",
-            help="Where they are answered: on this machine, or by the nodes of a Ray cluster.",
-        ),
-    ] = "local",
+    engine: ENGINE = LOCAL,
     max_cost_all: Annotated[
         float | None,
         option(LIMITS, "--max-cost-all", metavar="USD", min=0, help="US dollars for all questions together."),
@@ -153,10 +148,12 @@ def batch(
     _refuse_input(place, asked)
     budget = Budget(max_cost_all, max_tokens_all)
     how = How(budget, retry, keep_going)
-    where = _Where(_checked_engine(engine), jobs, budget)
+    where = Where(checked_engine(engine), jobs, budget)
     running = _Running(options, _Task(asked, Places(place, traces), how))
     ended = run_to_end(
-        running.run(lambda view, paid: _engine(settings, options, where, view, paid), settings),
+        running.run(
+            lambda view, paid: engine_of(settings, where, paid, view.say, options.given_tools()), settings
+        ),
         lambda: running.report.so_far(),
         before=" before a question was asked; nothing was spent.",
     )
@@ -247,40 +244,6 @@ def _refuse_input(out: Path, asked: _Asked) -> None:
             raise UsageError(f"{out} has the questions.", hint="Give --out another file, for the results.")
 
 
-@dataclass(frozen=True)
-class _Where:
-    """What the command line says of the engine."""
-
-    name: str
-    jobs: int | None
-    budget: Budget
-
-
-def _checked_engine(name: str) -> str:
-    """Raises UsageError."""
-    if name in ("local", "ray") or name.startswith("ray://"):
-        return name
-    raise UsageError(f"There is no engine {name!r}.", hint="It is local, ray, or ray://HOST:PORT.")
-
-
-def _engine(settings: Settings, options: RunOptions, where: _Where, view: BatchView, paid: Paid) -> Engine:
-    """Where the questions are answered; `paid`: by earlier runs."""
-    if where.name != "local":
-        from rlm_kernel.session.batch.ray_engine import OnRay, RayEngine
-
-        address, left = None if where.name == "ray" else where.name, where.budget.left(paid)
-        return RayEngine(
-            where.budget.of_each(settings),
-            OnRay(address, left.cost, left.tokens, where.jobs),
-            tools=options.given_tools(),
-            say=view.say,
-        )
-    from rlm_kernel.session.batch.local import local_engine
-
-    more = options.given_tools()
-    return local_engine(settings, where.jobs, where.budget, paid, say=view.say, **more)
-
-
 class _Running:
     """A batch at work, and what is shown of it."""
 
@@ -318,13 +281,29 @@ class _Running:
                 report.traces = ready.traces
                 if ready.results is not None and ready.results.dropped:
                     self._view.tell("The last line of the results was cut off; its question is asked again.")
-                report.tally = ready.batch.tally
+                report.tally, report.doing = ready.batch.tally, ready.batch.doing
+                telling = asyncio.create_task(self._tell_of_running())
                 try:
                     async for _ in ready.batch.run(ready.entries, Heard(self._done, self._told_bad)):
                         pass
                 except BudgetExceeded as error:
                     return error
+                finally:
+                    telling.cancel()
         return None
+
+    async def _tell_of_running(self) -> None:
+        """What the questions that run have used, where that has changed, for `--json-events`."""
+        import asyncio
+
+        told: Mapping[str, Doing] = {}
+        while _events.on():
+            now = self.report.doing()
+            for name, doing in now.items():
+                if doing != told.get(name):
+                    _events.running(_of_running(name, doing))
+            told = now
+            await asyncio.sleep(_TELL_SECONDS)
 
     def _done(self, entry: Any, done: Any) -> None:
         self._view.heard()
@@ -344,6 +323,17 @@ class _Running:
             print(f"rlm: line {line.number} is left out: {printable(line.why)}", file=sys.stderr)
         elif self._bad == _SHOWN + 1:
             print("rlm: more lines are left out; they are counted in the end.", file=sys.stderr)
+
+
+def _of_running(name: str, doing: Doing) -> Mapping[str, Any]:
+    return {
+        "id": name,
+        "turns": doing.turns,
+        "calls": doing.calls,
+        "tokens": doing.tokens,
+        "spent": doing.cost,
+        "node": doing.node,
+    }
 
 
 def _go_on() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlm_kernel.cli import _complete
+from rlm_kernel.cli._engines import ENGINE, LOCAL, Where, checked_engine, engine_of
 from rlm_kernel.cli._signals import run_to_end
 from rlm_kernel.cli._text import json_line
 from rlm_kernel.cli.options import INPUT, MODELS, OUTPUT, SANDBOX, RunOptions, option, with_options
@@ -20,9 +22,10 @@ from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
     from rlm_kernel.bench.runner import Row
-    from rlm_kernel.config import Settings
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+_JOBS = 2
+"""Tasks at one time, on this machine."""
 _LEAST, _MOST = 1_000, 10_000_000
 
 
@@ -76,11 +79,17 @@ def bench(
         ),
     ] = "auto",
     jobs: Annotated[
-        int,
+        int | None,
         option(
-            SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Tasks at one time; each RLM has a container."
+            SANDBOX,
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="Tasks at one time; each RLM has a container. Default: 2, or what a cluster has room for.",
         ),
-    ] = 2,
+    ] = None,
+    engine: ENGINE = LOCAL,
     out: Annotated[
         Path,
         option(
@@ -107,6 +116,7 @@ def bench(
         return
     from rlm_kernel.bench import suites
     from rlm_kernel.bench.strategies import STRATEGIES
+    from rlm_kernel.session.batch.run import Budget
 
     names = _chosen(strategy, STRATEGIES, "strategy")
     if "retrieval" in names and find_spec("bm25s") is None:
@@ -119,25 +129,27 @@ def bench(
         )
     lengths = [_tokens(text) for text in length.split(",")]
     tasks = suites.tasks(suite, lengths, suites.Choice(lengths[0], count, seed, trec, filler))
+    where = Where(checked_engine(engine), jobs or (_JOBS if engine == LOCAL else None), Budget())
     rows = run_to_end(
-        _run(options.settings(), tasks, names, out.absolute(), jobs, quiet=options.quiet),
+        _run(options, tasks, names, out.absolute(), where),
         before=f"; what is done is in {printable(str(out))}, and the same command continues from there.",
     )
     _report(rows, out, as_json=options.as_json, quiet=options.quiet)
 
 
-async def _run(
-    settings: Settings, tasks: Any, strategies: list[str], out: Path, jobs: int, *, quiet: bool
-) -> list[Row]:
+async def _run(options: RunOptions, tasks: Any, strategies: list[str], out: Path, where: Where) -> list[Row]:
     import asyncio
 
     from rlm_kernel.bench.runner import Results, run
-    from rlm_kernel.bench.strategies import Bench
+    from rlm_kernel.bench.strategies import ONE_CALL, Bench
+    from rlm_kernel.session.batch.results import Paid
     from rlm_kernel.session.models import models_of
 
     def say(text: str) -> None:
-        if not quiet:
+        if not options.quiet:
             print(printable(text), file=sys.stderr)
+
+    settings = options.settings()
 
     def heard(row: Row, new: bool) -> None:
         took = f"{row['seconds']:.1f} s, {row['turns']} turns, {row['calls']} calls" if new else "done before"
@@ -145,11 +157,21 @@ async def _run(
         say(f"{row['score']:.2f}  {row['task']}  {row['strategy']}  {what[:200]}")
 
     results = await asyncio.to_thread(Results.open, out)
-    async with models_of(settings, None, say) as chosen:
+    async with contextlib.AsyncExitStack() as stack:
+        chosen = await stack.enter_async_context(models_of(settings, None, say))
+        engine = engine_of(settings, where, Paid(), say, options.given_tools(), chosen.models)
+        if not ONE_CALL.issuperset(strategies):
+            await stack.enter_async_context(engine)
         profile = chosen.profile
         by: dict[str, str] = {**dict(chosen.names.items()), "prompt": f"{profile.name} {profile.digest[:12]}"}
         return await run(
-            Bench(settings, chosen.models, out), tasks, strategies, results, by, jobs=jobs, heard=heard
+            Bench(settings, chosen.models, engine, out),
+            tasks,
+            strategies,
+            results,
+            by,
+            jobs=where.jobs,
+            heard=heard,
         )
 
 

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import system
@@ -218,5 +218,24 @@ def remove_containers(session_id: str) -> None:
             ):
                 with contextlib.suppress(APIError):  # it went with its container
                     client.api.remove_volume(volume["Name"])
+        finally:
+            client.close()
+
+
+def remove_unstarted(owners: Collection[int]) -> None:
+    """Remove what these processes of this machine, which have ended, made and had not started yet: nothing
+    else would end it soon.
+
+    Blocking. Raises DockerError.
+    """
+    if not owners:
+        return
+    with docker_errors():
+        client = connect()
+        try:
+            about = {"label": f"{LABEL}.host={socket.gethostname()}", "status": "created"}
+            for one in client.api.containers(all=True, filters=about):
+                if one["Labels"].get(f"{LABEL}.owner", "") in map(str, owners) and is_left(one["Labels"]):
+                    remove_late(client, one["Id"], seconds=0)
         finally:
             client.close()

@@ -36,7 +36,8 @@ class Counts:
     """How far a batch is.
 
     `total`: about how many questions there are, None where nobody knows; `done` of them, by this run `asked`;
-    `failed`: without an answer. `spent` in US dollars, by this run.
+    `failed`: without an answer. `spent` in US dollars, by those that are done in this run; `going`, `turns`
+    and `calls`: what those that run have used so far.
     """
 
     total: int | None = None
@@ -45,6 +46,9 @@ class Counts:
     failed: int = 0
     running: int = 0
     spent: float = 0.0
+    going: float = 0.0
+    turns: int = 0
+    calls: int = 0
 
 
 class BatchView(Branch):
@@ -112,7 +116,8 @@ class BatchView(Branch):
         """How far it is, on one line."""
         now, progress = self._counts(), self.progress()
         of = f" of {now.total:,}" if progress is not None else ""
-        money = progress.money if progress else f"${now.spent:,.4f}" if now.spent else ""
+        spent = now.spent + now.going
+        money = progress.money if progress else f"${spent:,.4f}" if spent else ""
         told = (
             f"{now.done:,}{of} done",
             f"{now.failed:,} failed" if now.failed else "",
@@ -138,14 +143,19 @@ class BatchView(Branch):
         seconds = 0.0 if self._began is None else self.clock() - self._began
         pace = now.asked / seconds if now.asked >= _LIKE and seconds >= _SECONDS else None
         left = total - now.done
+        spent = now.spent + now.going
         cost = now.spent * (1 + left / now.asked) if now.spent and now.asked >= _LIKE else None
-        return Progress(total, now.done, now.failed, pace, left / pace if pace else None, now.spent, cost)
+        cost = None if cost is None else max(cost, spent)
+        return Progress(total, now.done, now.failed, pace, left / pace if pace else None, spent, cost)
 
     @property
     def running(self) -> str:
-        """How many questions are being answered."""
-        running = self._counts().running
-        return counted(running, "question") + " running" if running else self.doing
+        """How many questions are being answered, and what they took so far."""
+        now = self._counts()
+        if not now.running:
+            return self.doing
+        used = f": {counted(now.turns, 'turn')}, {counted(now.calls, 'call')} so far"
+        return f"{counted(now.running, 'question')} running{used if now.turns or now.calls else ''}"
 
 
 class _Frame:

@@ -251,6 +251,19 @@ class RunFinished(Line):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuestionRunning(Line):
+    """What a question of a batch has used so far; told once a second at most, and where that has changed."""
+
+    event: Literal["question_running"] = "question_running"
+    id: str
+    turns: int
+    calls: int
+    tokens: int
+    spent: Annotated[float, About("US dollars, as far as prices are known.")]
+    node: Annotated[str, About("The machine of a cluster that answers it; empty of this one.")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuestionDone(Line):
     """A question of a batch is done, of which there is a line in the results."""
 
@@ -258,6 +271,7 @@ class QuestionDone(Line):
     id: str
     status: Literal["answered", "no_answer", "failed"]
     error: str | None
+    node: Annotated[str, About("The machine of a cluster that answered it; empty of this one.")]
     done: Annotated[int, About("Questions that are done, those of earlier runs, too.")]
     failed: Annotated[int, About("Of these, those without an answer.")]
     running: int
@@ -316,6 +330,7 @@ ANY = (
     | Summarized
     | Noted
     | RunFinished
+    | QuestionRunning
     | QuestionDone
     | Said
     | Dropped

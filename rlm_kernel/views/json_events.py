@@ -103,8 +103,16 @@ class JsonEvents:
     def question(self, told: Mapping[str, Any]) -> None:
         """A question of a batch is done: the fields of `QuestionDone`."""
         head = _Head(self)
-        texts = {name: head.text(name, told[name]) for name in ("id", "error") if told[name] is not None}
+        texts = {
+            name: head.text(name, told[name]) for name in ("id", "error", "node") if told[name] is not None
+        }
         self._write(lines.QuestionDone(**{**told, **texts, **head.fields()}))
+
+    def running(self, told: Mapping[str, Any]) -> None:
+        """A question of a batch goes on: the fields of `QuestionRunning`."""
+        head = _Head(self)
+        texts = {name: head.text(name, told[name]) for name in ("id", "node")}
+        self._write(lines.QuestionRunning(**{**told, **texts, **head.fields()}), droppable=True)
 
     def dropped(self, count: int) -> str:
         """The line that stands for so many that were left out; it is not put."""

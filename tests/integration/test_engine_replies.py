@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +163,11 @@ def test_a_signal_at_any_moment_of_rlm_doctor_leaves_no_container(
     assert mine(docker_client, doctor.pid) == []
 
 
-async def test_what_a_killed_owner_made_and_never_started_goes_when_the_next_kernel_is_started(
-    docker_client: Any, kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rlm_kernel.sandbox import room
-
+@contextlib.asynccontextmanager
+async def never_started(docker_client: Any, kernel_image: ImageInfo) -> AsyncIterator[tuple[int, str]]:
+    """Two containers that were made: one by a process that has ended, whose id is given, and one by this
+    process, whose name is given.
+    """
     gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
     await gone.wait()
     names = {}
@@ -182,15 +182,33 @@ async def test_what_a_killed_owner_made_and_never_started_goes_when_the_next_ker
             kernel_image.id, name=names[owner], labels=labels, network_mode="none"
         )
     try:
-        look(docker_client, 1)
-        assert mine(docker_client, gone.pid), "it may just be about to be started"
-        monkeypatch.setattr(room, "JUST_MADE", -1.0)
-        look(docker_client, 1)
-        assert mine(docker_client, gone.pid) == []
-        assert mine(docker_client) == [f"/{names['alive']}"]
+        yield gone.pid, names["alive"]
     finally:
         for name in names.values():
             containers.remove_late(docker_client, name)
+
+
+async def test_what_a_killed_owner_made_and_never_started_goes_when_the_next_kernel_is_started(
+    docker_client: Any, kernel_image: ImageInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlm_kernel.sandbox import room
+
+    async with never_started(docker_client, kernel_image) as (gone, alive):
+        look(docker_client, 1)
+        assert mine(docker_client, gone), "it may just be about to be started"
+        monkeypatch.setattr(room, "JUST_MADE", -1.0)
+        look(docker_client, 1)
+        assert mine(docker_client, gone) == []
+        assert mine(docker_client) == [f"/{alive}"]
+
+
+async def test_what_a_killed_worker_made_and_never_started_goes_at_once(
+    docker_client: Any, kernel_image: ImageInfo
+) -> None:
+    async with never_started(docker_client, kernel_image) as (gone, alive):
+        containers.remove_unstarted([gone, os.getpid()])
+        assert mine(docker_client, gone) == []
+        assert mine(docker_client) == [f"/{alive}"]
 
 
 FLOOD = """

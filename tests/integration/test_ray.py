@@ -58,7 +58,7 @@ _ONE = textwrap.dedent("""
     from pathlib import Path
     from rlm_kernel import RLM, ScriptedModels
     from rlm_kernel.session.batch.ray_engine import RayEngine
-    from rlm_kernel.session.batch.ray_cluster import RESOURCE
+    from rlm_kernel.session.batch.ray_joining import RESOURCE
     from rlm_kernel.errors import RLMError, UsageError
     from rlm_kernel.trace.reader import read_trace
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, Self
 
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 
 
@@ -16,6 +18,13 @@ class Engine(Protocol):
     @property
     def places(self) -> int:
         """How many questions it can answer at once, now; at least 1. It may change while it works."""
+        ...
+
+    def doing(self) -> Mapping[str, Doing]:
+        """What the questions that are being answered have used so far, by their ids; about a second old.
+
+        From any thread.
+        """
         ...
 
     async def answer(self, item: Item, trace: Path) -> Done:

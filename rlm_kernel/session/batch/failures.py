@@ -34,7 +34,11 @@ def _ends_all(error: RLMError, item: Item) -> bool:
         return error.limit == "batch"
     if isinstance(error, TraceNotWritten):
         return True
-    own = any(not key.startswith("sandbox.") for key in item.changes)
+
+    def own(*others: str) -> bool:
+        return any(not key.startswith(others) for key in item.changes)
+
     if isinstance(error, ModelError):
-        return (error.no_credit or error.exit_code == SetupError.exit_code) and not own
-    return isinstance(error, SetupError) or (isinstance(error, ConfigError) and not own)
+        wrong = error.no_credit or error.exit_code == SetupError.exit_code
+        return wrong and not own("sandbox.", "prompt.", "limits.")
+    return isinstance(error, SetupError) or (isinstance(error, ConfigError) and not own("sandbox."))

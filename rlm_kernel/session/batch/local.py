@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.purse import LocalPurse
 from rlm_kernel.errors import RLMError
+from rlm_kernel.session.batch.doing import Doing, Meters
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.results import Paid
@@ -42,11 +44,16 @@ class LocalEngine:
         """Questions begin in the order in which they came: an asyncio lock is handed on so."""
         self._freed = asyncio.Event()
         self._busy = 0
+        self._meters = Meters()
 
     @property
     def places(self) -> int:
         """As of Engine."""
         return max(1, self._asker.places if self._jobs is None else self._jobs)
+
+    def doing(self) -> Mapping[str, Doing]:
+        """As of Engine."""
+        return self._meters.read()
 
     async def __aenter__(self) -> Self:
         await self._asker.__aenter__()
@@ -71,9 +78,15 @@ class LocalEngine:
     async def _answer(self, item: Item, trace: Path) -> Done:
         began = time.monotonic()
         try:
-            result = await self._asker.ask(
-                item.question, item.context, trace=trace, schema=item.schema, changes=item.changes
-            )
+            with self._meters.of(item.id) as view:
+                result = await self._asker.ask(
+                    item.question,
+                    item.context,
+                    trace=trace,
+                    schema=item.schema,
+                    view=view,
+                    changes=item.changes,
+                )
         except RLMError as error:
             failure = failure_of(error, item)
             place = trace if await asyncio.to_thread(os.path.lexists, trace) else None

@@ -1,28 +1,36 @@
-"""A Ray cluster as the driver sees it: joined or started, its nodes, and the workers on them.
-
-Ray is imported here alone, when a cluster is asked for: that takes seconds.
-"""
+"""A Ray cluster as the driver sees it: its nodes, and the workers on them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import logging
-import os
+import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlm_kernel.engine.purse import Spent
-from rlm_kernel.errors import InternalError, RLMError, SetupError, UsageError
+from rlm_kernel.errors import InternalError, RLMError, SetupError
+from rlm_kernel.session.batch.doing import Doing
+from rlm_kernel.session.batch.ray_joining import (
+    RESOURCE,
+    check_pickled,
+    first_line,
+    import_ray,
+    join,
+    nodes,
+    own_node,
+    silence,
+)
 from rlm_kernel.session.batch.ray_shared import Shared
-from rlm_kernel.session.batch.ray_worker import Plan, Ready, Worker
+from rlm_kernel.session.batch.ray_worker import Plan, Ready, State, Worker
 
-RESOURCE = "rlm"
-"""A node's own resource that has workers on it; where no node has it, all with a CPU have one."""
 LOOK_SECONDS = 1.0
 """Between two looks at the nodes."""
+CAREFUL = 2
+"""Questions at one time for a worker that takes the place of one that has ended, at first: what ends workers
+is soon told from the rest, and little is lost when many end.
+"""
 UNFIT_SECONDS = 30.0
 """Before a node whose worker could not begin is tried again."""
 OPEN_SECONDS = 300.0
@@ -44,12 +52,23 @@ class WorkerHandle:
         self.name, self.pid = "", 0
         """Its machine, and its process there."""
         self.places = self.busy = 0
+        self.trusted: float = CAREFUL
+        """It is asked so many questions at one time at most: one more with each answer. Infinite for one that
+        began before any had ended.
+        """
         self.blamed = 1
         """How many questions it was answering when it was lost."""
+        self.doing: Mapping[str, Doing] = {}
+        """Of the questions that it answers, by their ids, at the last look."""
         self.gone = asyncio.Event()
         """It is lost, or given up."""
         self.sending: dict[str, asyncio.Lock] = {}
         """Files that are on their way to it, by their digests."""
+
+    @property
+    def room(self) -> int:
+        """How many questions it is asked at one time."""
+        return int(min(self.places, self.trusted))
 
 
 class Cluster:
@@ -75,6 +94,7 @@ class Cluster:
         self._unfit: dict[str, tuple[float, RLMError]] = {}
         self.handles: dict[str, WorkerHandle] = {}
         """The workers that are ready, by their nodes."""
+        self._any_lost = False
         self.changed = asyncio.Event()
         """Something may be free, or has ended."""
         self.broken: RLMError | None = None
@@ -82,14 +102,14 @@ class Cluster:
 
     async def open(self, plan: Plan) -> None:
         """Join the cluster, and have a worker ready. Raises SetupError, UsageError."""
-        self._ray = await asyncio.to_thread(_import)
+        self._ray = await asyncio.to_thread(import_ray)
         self._owned = not self._ray.is_initialized()
         if self._owned:
-            await asyncio.to_thread(_join, self._ray, self._address)
-            _silence()
-        await asyncio.to_thread(_check_pickled, self._ray, plan)
+            await asyncio.to_thread(join, self._ray, self._address)
+            silence()
+        await asyncio.to_thread(check_pickled, self._ray, plan)
         self._plan = plan
-        here = await asyncio.to_thread(_own_node, self._ray)
+        here = await asyncio.to_thread(own_node, self._ray)
         strategies = self._ray.util.scheduling_strategies
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
         if here:
@@ -133,11 +153,11 @@ class Cluster:
         try:
             return await reference
         except errors.RayTaskError as error:
-            raise InternalError(f"A worker of the cluster failed: {_first_line(error)}") from error
+            raise InternalError(f"A worker of the cluster failed: {first_line(error)}") from error
         except errors.RayError as error:
-            raise Lost(_first_line(error)) from error
+            raise Lost(first_line(error)) from error
         except ConnectionError as error:
-            self._break(SetupError(f"The connection to the Ray cluster is lost: {_first_line(error)}"))
+            self._break(SetupError(f"The connection to the Ray cluster is lost: {first_line(error)}"))
             raise Lost(str(error)) from error
 
     async def spent(self) -> Spent:
@@ -167,6 +187,7 @@ class Cluster:
         if handle.gone.is_set():
             return
         handle.gone.set()
+        self._any_lost = True
         handle.blamed = max(1, handle.busy)
         if self.handles.get(handle.node) is handle:
             del self.handles[handle.node]
@@ -198,14 +219,14 @@ class Cluster:
         while self.broken is None:
             try:
                 await self.spent()
-                nodes = await asyncio.to_thread(_nodes, self._ray)
+                alive = await asyncio.to_thread(nodes, self._ray)
             except Exception as error:
-                self._break(SetupError(f"The Ray cluster is lost: {_first_line(error)}", hint=_AGAIN))
+                self._break(SetupError(f"The Ray cluster is lost: {first_line(error)}", hint=_AGAIN))
                 return
-            for handle in [handle for handle in self.handles.values() if handle.node not in nodes]:
+            for handle in [handle for handle in self.handles.values() if handle.node not in alive]:
                 await self.lose(handle, "Its node is gone.")
             now = asyncio.get_running_loop().time()
-            for node, options in nodes.items():
+            for node, options in alive.items():
                 starting = self._starting.get(node)
                 if starting is not None and starting.done():
                     self._starting.pop(node)
@@ -213,15 +234,15 @@ class Cluster:
                 fit = self._unfit.get(node, (0.0, None))[0] <= now
                 if node not in self.handles and starting is None and fit:
                     self._starting[node] = asyncio.create_task(self._start(node, options))
-            self._check(nodes)
-            await asyncio.gather(*map(self._ask_places, self.handles.values()))
+            self._check(alive)
+            await asyncio.gather(*map(self._ask_state, self.handles.values()))
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _check(self, nodes: dict[str, dict[str, Any]]) -> None:
+    def _check(self, alive: dict[str, dict[str, Any]]) -> None:
         """Whether there is anybody left to answer."""
         if self.handles or self._starting:
             return
-        if not nodes:
+        if not alive:
             self._break(
                 SetupError(
                     "No node of the Ray cluster can have a worker.",
@@ -229,12 +250,17 @@ class Cluster:
                     f"ray start … --resources '{{\"{RESOURCE}\": 1}}'",
                 )
             )
-        elif all(node in self._unfit for node in nodes):
-            self._break(self._unfit[next(iter(nodes))][1])
+        elif all(node in self._unfit for node in alive):
+            self._break(self._unfit[next(iter(alive))][1])
 
-    async def _ask_places(self, handle: WorkerHandle) -> None:
+    async def _ask_state(self, handle: WorkerHandle) -> None:
+        """One that is slow to tell does not keep the others waiting."""
         try:
-            handle.places = await self.of(handle, handle.actor.places.remote())
+            async with asyncio.timeout(LOOK_SECONDS):
+                state: State = await self.of(handle, handle.actor.state.remote())
+            handle.places, handle.doing = state.places, state.doing
+        except TimeoutError:
+            return
         except Lost as error:
             await self.lose(handle, str(error))
         self.changed.set()
@@ -261,6 +287,8 @@ class Cluster:
                 return
             raise
         handle.name, handle.pid, handle.places = ready.name, ready.pid, ready.places
+        if not self._any_lost:
+            handle.trusted = math.inf
         if ready.error is not None:
             await asyncio.to_thread(self._kill, handle.actor)
             self._refuse(node, handle.name, ready.error.error())
@@ -277,91 +305,6 @@ def _not_begun(node: str, error: BaseException) -> RLMError:
             hint="Type `rlm doctor` on that node: a kernel image that is still to be built takes minutes.",
         )
     return SetupError(
-        f"A worker could not begin on node {node[:8]} of the cluster: {_first_line(error)}",
+        f"A worker could not begin on node {node[:8]} of the cluster: {first_line(error)}",
         hint="Each node needs rlm-kernel[ray], in the same versions, in the Python that runs Ray.",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        lines[-1] if "Traceback" in str(error) and lines else lines[0] if lines else type(error).__name__
-    )[:300]
-
-
-def _import() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray: Any = importlib.import_module("ray")
-        importlib.import_module("ray.util.scheduling_strategies")
-    except ImportError as error:
-        raise SetupError(
-            f"Ray cannot be imported: {error}.", hint="Type: pip install 'rlm-kernel[ray]'"
-        ) from error
-    return ray
-
-
-def _join(ray: Any, address: str | None) -> None:
-    """Blocking, and not in the main thread: there Ray would take its signals."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    configured = os.environ.get("RAY_ADDRESS")
-    try:
-        if address is None and configured != "local":
-            with contextlib.suppress(ConnectionError):
-                ray.init(address=configured or "auto", **quiet)
-                return
-            if configured:
-                raise SetupError(
-                    f"There is no Ray cluster at {configured} (RAY_ADDRESS).",
-                    hint="Start one (`ray start --head`), or unset RAY_ADDRESS for one on this machine.",
-                )
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except RLMError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:500]
-        hint = (
-            "All nodes and this machine need the same versions of Ray and of Python."
-            if "ersion" in said
-            else "`ray status` on a node says whether it runs; the port of ray:// is often 10001."
-        )
-        raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
-
-
-def _silence() -> None:
-    """Ray tells of workers that end on stdout, where `rlm` has its answer; no option of it stops that."""
-    worker: Any = importlib.import_module("ray._private.worker")
-    if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda *_given, **_named: None
-
-
-def _check_pickled(ray: Any, plan: Plan) -> None:
-    try:
-        ray.cloudpickle.dumps(plan)
-    except Exception as error:
-        raise UsageError(
-            f"The models or tools of this program cannot be sent to other machines: {_first_line(error)}.",
-            hint="Models and tools for a cluster must be picklable: no open files or connections in them.",
-        ) from error
-
-
-def _own_node(ray: Any) -> str | None:
-    try:
-        return str(ray.get_runtime_context().get_node_id())
-    except Exception:  # a client has none
-        return None
-
-
-def _nodes(ray: Any) -> dict[str, dict[str, Any]]:
-    """The nodes that can have a worker, and what that takes there."""
-    alive = {node["NodeID"]: node.get("Resources", {}) for node in ray.nodes() if node.get("Alive")}
-    own = {node: has for node, has in alive.items() if has.get(RESOURCE, 0) > 0}
-    if own:
-        return {
-            node: {"num_cpus": 0, "resources": {RESOURCE: min(1, has[RESOURCE])}} for node, has in own.items()
-        }
-    return {node: {"num_cpus": 1} for node, has in alive.items() if has.get("CPU", 0) >= 1}

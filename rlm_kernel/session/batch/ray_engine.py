@@ -17,6 +17,7 @@ from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import RLMError, SetupError, WorkerLost
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.ray_cluster import Cluster, Lost, WorkerHandle
@@ -25,7 +26,7 @@ from rlm_kernel.session.batch.ray_worker import Order, Plan, Reply, Sent
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.result import Result
 
-BLAME, TRIES = 2.0, 12
+BLAME, TRIES = 3.0, 30
 """When a question is given up that may be what ends workers: each that ends is the fault, in equal parts, of
 the questions that it was answering; and however small its part is, after so many workers.
 """
@@ -66,14 +67,24 @@ class RayEngine:
         self._turn = asyncio.Lock()
         self._cluster = Cluster(on.address, (on.cost, on.tokens), say)
         self._busy = 0
+        self._answering: set[str] = set()
         self.lost = 0
         """How many answers were begun and lost with their workers."""
 
     @property
     def places(self) -> int:
         """As of Engine."""
-        all_ = sum(handle.places for handle in self._cluster.handles.values())
+        all_ = sum(handle.room for handle in list(self._cluster.handles.values()))
         return max(1, all_ if self._jobs is None else min(all_, self._jobs))
+
+    def doing(self) -> Mapping[str, Doing]:
+        """As of Engine."""
+        return {
+            name: replace(doing, node=handle.name)
+            for handle in list(self._cluster.handles.values())
+            for name, doing in handle.doing.items()
+            if name in self._answering  # what a worker told may be a second old
+        }
 
     @property
     def handles(self) -> list[WorkerHandle]:
@@ -110,6 +121,7 @@ class RayEngine:
         def done(result: Result | None, failure: Failure | None, place: Path | None) -> Done:
             return Done(item, result, failure, place, time.monotonic() - began, node)
 
+        self._answering.add(item.id)
         try:
             order, parcels = await self._order(item, trace)
             reply, node = await self._somewhere(order, parcels, trace)
@@ -118,6 +130,8 @@ class RayEngine:
         except RLMError as error:
             failure = failure_of(error, item)
             return done(None, failure, trace if await asyncio.to_thread(os.path.lexists, trace) else None)
+        finally:
+            self._answering.discard(item.id)
         assert reply.result is not None
         return done(replace(reply.result, trace=trace), None, trace)
 
@@ -144,7 +158,7 @@ class RayEngine:
 
         parcels, made = await asyncio.to_thread(look)
         files = tuple(Sent(parcel.digest, str(parcel.path)) for parcel in parcels)
-        return Order(item.question, item.schema, item.changes, trace.name, files, made), parcels
+        return Order(replace(item, context=None), trace.name, files, made), parcels
 
     async def _somewhere(self, order: Order, parcels: list[Parcel], trace: Path) -> tuple[Reply, str]:
         """Have it answered by a worker, and by another one where that ends. Raises RLMError."""
@@ -174,12 +188,12 @@ class RayEngine:
             while True:
                 if cluster.broken is not None:
                     raise cluster.broken
-                free = [handle for handle in cluster.handles.values() if handle.busy < handle.places]
+                free = [handle for handle in cluster.handles.values() if handle.busy < handle.room]
                 if free and (self._jobs is None or self._busy < self._jobs):
                     break
                 cluster.changed.clear()
                 await cluster.changed.wait()
-            handle = min(free, key=lambda one: one.busy / one.places)
+            handle = min(free, key=lambda one: one.busy / one.room)
             handle.busy += 1
             self._busy += 1
         try:
@@ -200,8 +214,9 @@ class RayEngine:
                 await self._send(handle, run, parcels)
             reply: Reply = await self._cluster.of(handle, handle.actor.answer.remote(run, order))
             handle.places = reply.places
+            handle.trusted += 1
             error = reply.error.error() if reply.error is not None else None
-            if isinstance(error, SetupError) and not order.changes:
+            if isinstance(error, SetupError) and not order.item.changes:
                 raise _Unfit(error)
             if reply.left:
                 await self._bring(handle, run, reply, trace)

@@ -127,9 +127,7 @@ class Store:
     """The files that a node has of a batch, and what its questions leave. Blocking, and for any thread."""
 
     def __init__(self, name: str, most: int = STORE) -> None:
-        """`name`: of the store on this machine, with nothing of the user's in it. Stores whose process has
-        ended are removed. Raises SetupError.
-        """
+        """`name`: of the store on this machine, with nothing of the user's in it. Raises SetupError."""
         self._most = most
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, int] = OrderedDict()
@@ -140,16 +138,32 @@ class Store:
             base.mkdir(mode=0o700, exist_ok=True)
             if not (system.is_own(base.lstat()) and not base.is_symlink()):
                 raise SetupError(f"{base} is another user's.", hint="Set TMPDIR on that node.")
-            _sweep(base)
             self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=base))
             self._owned = os.open(self.folder / "new", os.O_RDWR | os.O_CREAT, 0o600)
             system.lock(self._owned)
+            os.write(self._owned, str(os.getpid()).encode())
             os.rename(self.folder / "new", self.folder / "lock")  # held from the moment that it is there
             (self.folder / "runs").mkdir()
         except OSError as error:
             raise SetupError(
                 f"A node of the cluster has no room for files in {base}: {error.strerror or error}."
             ) from error
+
+    def sweep(self) -> list[int]:
+        """Remove the stores of processes of this machine that were killed; which ones these were."""
+        ended: list[int] = []
+        for folder in self.folder.parent.iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                file = os.open(folder / "lock", os.O_RDWR)
+                try:
+                    if system.is_locked(file):
+                        continue
+                    told = os.read(file, 20)
+                finally:
+                    os.close(file)
+                _remove(folder)
+                ended.append(int(told))
+        return ended
 
     def pin(self, run: str, wanted: Sequence[str]) -> list[str]:
         """Have these kept as long as the run lasts; which of them are not here."""
@@ -321,16 +335,3 @@ def _remove(place: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             place.unlink()
-
-
-def _sweep(base: Path) -> None:
-    """Remove the stores of processes that have ended."""
-    for folder in base.iterdir():
-        with contextlib.suppress(OSError):
-            file = os.open(folder / "lock", os.O_RDWR)
-            try:
-                held = system.is_locked(file)
-            finally:
-                os.close(file)
-            if not held:
-                _remove(folder)

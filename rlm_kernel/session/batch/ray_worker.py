@@ -14,6 +14,8 @@ from typing import Any
 from rlm_kernel._version import __version__
 from rlm_kernel.config import Settings
 from rlm_kernel.errors import InternalError, RLMError, SetupError
+from rlm_kernel.session.batch.doing import Doing, Meters
+from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.ray_files import PIECE, Member, Piece, Store
 from rlm_kernel.session.result import Result
 
@@ -44,11 +46,11 @@ class Sent:
 
 @dataclass(frozen=True)
 class Order:
-    """A question for a worker. `trace`: the notebook's name. `made`: as of `session.inputs.Placed`."""
+    """A question for a worker, which has no context: its `files` are sent. `trace`: the notebook's name.
+    `made`: as of `session.inputs.Placed`.
+    """
 
-    question: str
-    schema: Mapping[str, Any] | None
-    changes: Mapping[str, Any]
+    item: Item
     trace: str
     files: tuple[Sent, ...] = ()
     made: bool = False
@@ -101,6 +103,14 @@ class Ready:
     error: Told | None = None
 
 
+@dataclass(frozen=True)
+class State:
+    """How many questions a worker can answer at once, now, and `Meters.read` of those that it answers."""
+
+    places: int
+    doing: Mapping[str, Doing]
+
+
 class Worker:
     """The actor. All methods but the constructor are coroutines, on its one event loop."""
 
@@ -109,6 +119,7 @@ class Worker:
         self._holder, self._shared = holder, shared
         self._stack = contextlib.AsyncExitStack()
         self._runs: dict[str, asyncio.Task[Result]] = {}
+        self._meters = Meters()
         self._store: Store
         self._asker: Any = None
 
@@ -138,6 +149,8 @@ class Worker:
         settings = plan.settings
         self._store = await asyncio.to_thread(Store, self._holder)
         self._stack.callback(self._store.close)
+        self._stack.push_async_callback(asyncio.to_thread, self._sweep)  # others may have been killed since
+        await asyncio.to_thread(self._sweep)
         await image_for(Host(settings))
         models = plan.models
         chosen = [settings.root_llm, settings.sub_llm, *settings.models.values()]
@@ -148,9 +161,16 @@ class Worker:
         asker = Asker(settings, models=models, purse=purse_of(self._holder, self._shared), **plan.tools)
         self._asker = await self._stack.enter_async_context(asker)
 
-    async def places(self) -> int:
-        """As of Asker."""
-        return int(self._asker.places)
+    def _sweep(self) -> None:
+        """Remove what workers have left on this machine that were killed. Blocking."""
+        from rlm_kernel.sandbox.containers import remove_unstarted
+
+        with contextlib.suppress(RLMError):  # without its engine there is nothing
+            remove_unstarted(self._store.sweep())
+
+    async def state(self) -> State:
+        """How it is now."""
+        return State(self._asker.places, self._meters.read())
 
     async def need(self, run: str, wanted: Sequence[str]) -> list[str]:
         """As `Store.pin`."""
@@ -179,7 +199,7 @@ class Worker:
             self._runs.pop(run, None)
         left = await asyncio.to_thread(self._store.left_by, run)
         small = await asyncio.to_thread(self._small, run, left)
-        return Reply(await self.places(), result, Told.of(error) if error else None, left, small)
+        return Reply(self._asker.places, result, Told.of(error) if error else None, left, small)
 
     async def _ask(self, run: str, order: Order) -> Result:
         from rlm_kernel.session.inputs import Placed
@@ -190,9 +210,16 @@ class Worker:
         if order.files:
             places = tuple(self._store.path(sent.digest) for sent in order.files)
             context = Placed(places, tuple(Path(sent.known_as) for sent in order.files), order.made)
-        result: Result = await self._asker.ask(
-            order.question, context, trace=folder / order.trace, schema=order.schema, changes=order.changes
-        )
+        item = order.item
+        with self._meters.of(item.id) as view:
+            result: Result = await self._asker.ask(
+                item.question,
+                context,
+                trace=folder / order.trace,
+                schema=item.schema,
+                view=view,
+                changes=item.changes,
+            )
         return result
 
     def _small(self, run: str, left: Sequence[Member]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import contextlib
 import heapq
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rlm_kernel.engine.purse import BATCH
 from rlm_kernel.errors import BudgetExceeded, NoAnswer, RLMError, UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.answertypes import AnswerType
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.engine import Engine
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
@@ -30,6 +31,8 @@ from rlm_kernel.session.batch.traces import Traces
 
 AHEAD = 2
 """Questions that wait for a place, so that none is empty while the next question is read."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the places of the engine."""
 ALIKE = 10
 """Failures of one kind, and nothing else since the start, after which a batch ends."""
 _SLOWEST = 3
@@ -168,6 +171,10 @@ class Batch:
         """Kinds of failures, until anything else comes."""
         self.tally = Tally()
 
+    def doing(self) -> Mapping[str, Doing]:
+        """As of Engine."""
+        return self._engine.doing()
+
     async def run(self, entries: Entries, heard: Heard = Heard()) -> AsyncGenerator[Done, None]:
         """What comes of each question, as it comes; a bad line is a failure. What is in the results already
         is neither asked nor told.
@@ -192,7 +199,8 @@ class Batch:
                 if not running and (reading is None or ended is not None):
                     break
                 waited = {*running, *({reading} if reading is not None else ())}
-                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                # There may be more places by then, though no question is done yet.
+                await asyncio.wait(waited, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if reading is not None and reading.done():
                     one, reading = reading.result(), None
                     if one is None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -15,13 +15,49 @@ from rlm_kernel.bench.report import interval, length_worded, picture, summary, t
 from rlm_kernel.bench.runner import Results, Row, run
 from rlm_kernel.bench.strategies import STRATEGIES, Attempt, Bench, bare, retrieval
 from rlm_kernel.bench.task import Task
-from rlm_kernel.config import Settings
-from rlm_kernel.engine.protocols import Completion, Message, Role
+from rlm_kernel.config import Settings, with_changes
+from rlm_kernel.engine.protocols import Completion, Message, Role, Totals
 from rlm_kernel.engine.values import Card
 from rlm_kernel.errors import DockerError, ModelError, RLMError, UsageError
 from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.session.batch.doing import Doing
+from rlm_kernel.session.batch.item import Done, Failure, Item
+from rlm_kernel.session.batch.run import AHEAD
+from rlm_kernel.session.result import Result
+from tests.support.sandbox import until
 
 BY = {"root": "openai/a", "sub": "openai/b", "prompt": "default 123"}
+
+
+class Engine:
+    """Answers "yes", or fails."""
+
+    def __init__(self, places: int = 4) -> None:
+        self.places = places
+        self.asked: list[Item] = []
+        self.failure: Failure | None = None
+        self.hold: asyncio.Event | None = None
+        self.running = self.most = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def doing(self) -> dict[str, Doing]:
+        return {}
+
+    async def answer(self, item: Item, trace: Path) -> Done:
+        self.asked.append(item)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        if self.hold is not None:
+            await self.hold.wait()
+        self.running -= 1
+        if self.failure is not None:
+            return Done(item, failure=self.failure)
+        return Done(item, Result("yes", None, trace, "answered", False, "", Totals()), trace=trace)
 
 
 def made(count: int) -> Iterator[Task]:
@@ -59,7 +95,7 @@ class Fake:
             self.at_once -= 1
 
     async def run(self, folder: Path, count: int = 3, **options: Any) -> list[Row]:
-        bench = Bench(Settings(), ScriptedModels([]), folder)
+        bench = Bench(Settings(), ScriptedModels([]), Engine(), folder)
         return await run(bench, made(count), ["fake"], Results.open(folder), BY, **options)
 
 
@@ -89,7 +125,7 @@ async def test_what_is_done_is_not_done_again(fake: Fake, tmp_path: Path) -> Non
 
 async def test_other_models_are_other_results(fake: Fake, tmp_path: Path) -> None:
     await fake.run(tmp_path, 1)
-    bench = Bench(Settings(), ScriptedModels([]), tmp_path)
+    bench = Bench(Settings(), ScriptedModels([]), Engine(), tmp_path)
     await run(bench, made(1), ["fake"], Results.open(tmp_path), BY | {"root": "openai/c"})
     assert fake.asked == ["t-0", "t-0"]
 
@@ -173,7 +209,7 @@ class Windowed(ScriptedModels):
 
 
 async def test_the_bare_model_gets_everything_or_refuses() -> None:
-    bench = Bench(Settings(), models := Windowed("it is 7"), Path())
+    bench = Bench(Settings(), models := Windowed("it is 7"), Engine(), Path())
     (fits,) = niah.tasks(2_000, 1, 0)
     (large,) = niah.tasks(20_000, 1, 0)
     assert (await bare(bench, fits)).answer == "it is 7"
@@ -186,7 +222,7 @@ async def test_the_bare_model_gets_everything_or_refuses() -> None:
 
 async def test_retrieval_gives_the_part_that_matters() -> None:
     pytest.importorskip("bm25s")
-    bench = Bench(Settings(), models := Windowed("found"), Path())
+    bench = Bench(Settings(), models := Windowed("found"), Engine(), Path())
     (task,) = niah.tasks(100_000, 1, 4)
     assert (await retrieval(bench, task)).answer == "found"
     prompt = models.prompts[0]
@@ -280,21 +316,42 @@ def test_an_interval_holds_the_mean_and_narrows() -> None:
     assert interval([1.0, 1.0]) == (1, 1)
 
 
+# The strategies that an engine answers
+
+
 @pytest.mark.parametrize(
     ("name", "whole", "calls"), [("auto", True, 7), ("rlm", False, 7), ("rlm-flat", False, 0)]
 )
-async def test_only_auto_may_show_an_input_whole(
-    name: str, whole: bool, calls: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    given: list[Settings] = []
-
-    async def asked(*_: Any, settings: Settings, **__: Any) -> Any:
-        given.append(settings)
-        raise UsageError("Enough was seen.", hint="")
-
-    monkeypatch.setattr(strategies, "ask", asked)
+async def test_only_auto_may_show_an_input_whole(name: str, whole: bool, calls: int, tmp_path: Path) -> None:
     settings = Settings.model_validate({"limits": {"calls": 7}})
-    with pytest.raises(UsageError):
-        await STRATEGIES[name](Bench(settings, ScriptedModels([]), tmp_path), next(made(1)))
-    assert given[0].limits.calls == calls
-    assert (given[0].prompt.whole > 0) is whole
+    engine = Engine()
+    bench = Bench(settings, ScriptedModels([]), engine, tmp_path)
+    attempt = await STRATEGIES[name](bench, next(made(1)))
+    assert (attempt.answer, attempt.trace) == ("yes", f"traces/t-0-{name}.ipynb")
+    changed = with_changes(settings, engine.asked[0].changes)
+    assert changed.limits.calls == calls
+    assert (changed.prompt.whole > 0) is whole
+
+
+async def test_what_an_engine_fails_by_is_a_row_and_a_wrong_use_ends_the_run(tmp_path: Path) -> None:
+    engine = Engine()
+    bench = Bench(Settings(), ScriptedModels([]), engine, tmp_path)
+    engine.failure = Failure("WorkerLost", "two workers have ended", passing=True)
+    (row,) = await run(bench, made(1), ["rlm"], Results.open(tmp_path), BY)
+    assert (row["error"], row["score"]) == ("WorkerLost: two workers have ended", 0)
+    engine.failure = Failure("FileRefused", "there is no such file", "Look for it.")
+    with pytest.raises(UsageError, match="no such file"):
+        await run(bench, made(1), ["rlm"], Results.open(tmp_path), BY)
+
+
+async def test_without_jobs_as_many_run_as_the_engine_has_places_now(tmp_path: Path) -> None:
+    engine = Engine(places=1)
+    engine.hold = asyncio.Event()
+    bench = Bench(Settings(), ScriptedModels([]), engine, tmp_path)
+    running = asyncio.create_task(run(bench, made(20), ["rlm"], Results.open(tmp_path), BY, jobs=None))
+    await until(lambda: len(engine.asked) == 1 + AHEAD)
+    engine.places = 5  # another machine joins, while none of the first is done
+    await until(lambda: len(engine.asked) == 5 + AHEAD)
+    engine.hold.set()
+    assert len(await running) == 20
+    assert engine.most == 5 + AHEAD

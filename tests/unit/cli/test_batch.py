@@ -70,7 +70,8 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("columns", [20, 80, 200])
 @pytest.mark.parametrize(
-    "counts", [Counts(), Counts(10_000, 5_000, 4_000, 123, 64, 12.5), Counts(None, 7, 7, 1, 2, 0.5)]
+    "counts",
+    [Counts(), Counts(10_000, 5_000, 4_000, 123, 64, 12.0, 0.5, 90, 400), Counts(None, 7, 7, 1, 2, 0.5)],
 )
 def test_the_bar_fits_the_terminal(columns: int, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -85,9 +86,9 @@ def test_the_bar_fits_the_terminal(columns: int, counts: Counts, monkeypatch: py
     if counts.total and columns >= 80:
         assert "5,000 of 10,000" in text
         assert "123 failed" in text
-        assert "64 questions running" in text
+        assert "64 questions running: 90 turns, 400 calls so far" in text
         assert "40/s" in text
-        assert "$12.5000 of about $28.1250" in text
+        assert "$12.5000 of about $27.0000" in text
         assert all(cell_len(line) < columns for line in text.splitlines())
 
 

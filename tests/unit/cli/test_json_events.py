@@ -40,12 +40,18 @@ def question(text: str) -> dict[str, Any]:
         "id": text,
         "status": "failed",
         "error": text,
+        "node": text,
         "done": 3,
         "failed": 1,
         "running": 2,
         "total": None,
         "spent": 0.25,
     }
+
+
+def running(text: str) -> dict[str, Any]:
+    """What is told of one that goes on."""
+    return {"id": text, "turns": 2, "calls": 40, "tokens": 1_000, "spent": 0.25, "node": text}
 
 
 class Told:
@@ -84,6 +90,7 @@ def test_every_event_gives_a_line_that_fits_the_schema() -> None:
     told.events.begin("ask")
     told.events.say("Building the image.")
     told.events.question(question("a"))
+    told.events.running(running("a"))
     lines = [
         *map(json.loads, told.raw),
         *told(*given),
@@ -102,6 +109,7 @@ def test_whatever_the_texts_are_each_line_is_one_line_of_ascii(text: str) -> Non
     told = Told()
     told.events.say(text)
     told.events.question(question(HOSTILE + text))
+    told.events.running(running(HOSTILE + text))
     told(*every_event(HOSTILE + text))
     told.raw.append(told.events.end(1, error=text, trace=text))
     for line in told.raw:

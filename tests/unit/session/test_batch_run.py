@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel.engine.events import RunOpened
 from rlm_kernel.engine.protocols import Totals, Usage
 from rlm_kernel.errors import (
     BudgetExceeded,
@@ -34,6 +35,7 @@ from rlm_kernel.errors import (
     TraceNotWritten,
     UsageError,
 )
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.local import LocalEngine
@@ -43,6 +45,7 @@ from rlm_kernel.session.batch.results import Results, rows
 from rlm_kernel.session.batch.run import AHEAD, ALIKE, Batch, Budget, Heard, How
 from rlm_kernel.session.batch.traces import Traces
 from rlm_kernel.session.result import Result
+from tests.support.sandbox import until
 
 Answering = Callable[[Item], Awaitable[Done]]
 
@@ -69,6 +72,9 @@ class Stub:
 
     async def __aexit__(self, *_: object) -> None:
         assert not self.running
+
+    def doing(self) -> dict[str, Doing]:
+        return {}
 
     async def answer(self, item: Item, trace: Path) -> Done:
         self.begun.append(item.question)
@@ -113,6 +119,25 @@ def test_all_are_asked_in_their_order_and_never_more_than_a_few_beside_the_place
     assert engine.begun == [f"q{number}" for number in range(50)]
     assert len(done) == 50
     assert engine.most <= 3 + AHEAD
+
+
+def test_more_are_begun_as_soon_as_there_are_more_places_though_none_is_done() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def held(item: Item) -> Done:
+            await go.wait()
+            return answered(item)
+
+        engine = Stub(held, places=1)
+        running = asyncio.create_task(run(engine, [f"q{number}" for number in range(20)]))
+        await until(lambda: len(engine.begun) == 1 + AHEAD)
+        engine.places = 5
+        await until(lambda: len(engine.begun) == 5 + AHEAD)
+        go.set()
+        assert len(await running) == 20
+
+    asyncio.run(main())
 
 
 def test_what_is_done_is_told_while_others_run_and_a_slow_reader_stops_no_others() -> None:
@@ -402,6 +427,23 @@ def test_what_would_meet_every_question_ends_all(error: RLMError) -> None:
         failure_of(error, Item("a", "?", changes={"sandbox.question_files": False}))
 
 
+def test_a_wrong_key_ends_all_where_a_question_has_only_limits_or_a_prompt_of_its_own() -> None:
+    with pytest.raises(ModelError):
+        failure_of(
+            ModelError("wrong key", fault="auth", model="m"),
+            Item("a", "?", changes={"prompt.whole": 0.0, "limits.calls": 0}),
+        )
+
+
+class Spent:
+    """The account of a run."""
+
+    def totals(self) -> Totals:
+        return Totals(turns=2, calls=7, known_cost=0.5, root_usage=Usage(100, 10))
+
+    closed = totals
+
+
 class Asking:
     """Stands for an `Asker`."""
 
@@ -419,6 +461,7 @@ class Asking:
 
     async def ask(self, question: str, context: Any, *, trace: Path, **options: Any) -> Result:
         self.asked.append(question)
+        options["view"](RunOpened(question, Spent(), Totals()))
         await self.go.wait()
         if question == "bad":
             raise FileRefused("not there")
@@ -439,9 +482,11 @@ def test_the_local_engine_begins_as_many_as_it_has_places_in_their_order(tmp_pat
             for _ in range(20):
                 await asyncio.sleep(0)
             assert asker.asked == ["a", "bad"]
+            assert engine.doing() == {name: Doing(2, 7, 110, 0.5) for name in ("a", "bad")}
             tasks[2].cancel()  # one that waits
             asker.go.set()
             done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert engine.doing() == {}
         assert asker.asked == ["a", "bad", "d", "e"]
         assert done[0].result.value == {"limits.turns": 1}  # type: ignore[union-attr]
         assert done[1].failure == Failure("FileRefused", "not there")  # type: ignore[union-attr]

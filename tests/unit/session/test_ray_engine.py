@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import DockerError, RLMError
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
-from rlm_kernel.session.batch.ray_cluster import Lost, WorkerHandle
+from rlm_kernel.session.batch.ray_cluster import CAREFUL, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
 from rlm_kernel.session.batch.ray_worker import Order, Reply
 from rlm_kernel.session.result import Result
@@ -34,16 +36,18 @@ class _Cluster:
     def _begin(self) -> None:
         handle = WorkerHandle(None, f"node-{next(self._numbers)}", "")
         handle.name, handle.places = handle.node, self._places
+        if not self.ended:
+            handle.trusted = math.inf
         self.handles[handle.node] = handle
         self.changed.set()
 
     async def lose(self, handle: WorkerHandle, _why: str) -> None:
         if handle.gone.is_set():
             return
+        self.ended += 1
         handle.gone.set()
         handle.blamed = handle.busy
         del self.handles[handle.node]
-        self.ended += 1
         self._begin()
 
     def put_aside(self, handle: WorkerHandle, error: RLMError) -> None:
@@ -66,7 +70,7 @@ class _Engine(RayEngine):
 
         if handle.node == self._lacking:
             raise _Unfit(DockerError("No engine."))
-        if order.question == "poison":
+        if order.item.question == "poison":
             await asyncio.sleep(0)  # others begin there
             await self._cluster.lose(handle, "")
             raise Lost("It ended.")
@@ -74,6 +78,7 @@ class _Engine(RayEngine):
             await asyncio.sleep(0)
             if handle.gone.is_set():
                 raise Lost("It ended.")
+        handle.trusted += 1
         return Reply(1, Result("yes", None, trace, "answered", False, "", Totals()))
 
 
@@ -88,15 +93,38 @@ async def test_what_ends_workers_is_given_up_and_the_others_have_their_answers(t
     assert [one.failure.kind for one in done if one.failure] == ["WorkerLost"]
     assert done[7].failure is not None
     assert done[7].failure.passing
-    assert BLAME <= cluster.ended <= 12
+    assert BLAME <= cluster.ended <= 2 * BLAME + 2  # both had all their places full, and then two at a time
 
 
 async def test_alone_on_its_worker_it_is_given_up_at_once(tmp_path: Path) -> None:
     cluster = _Cluster(workers=1, places=1)
     (done,) = await _answers(_Engine(cluster), tmp_path, "poison")
     assert done.failure is not None
-    assert "2 workers" in done.failure.message
-    assert cluster.ended == 2
+    assert "3 workers" in done.failure.message
+    assert cluster.ended == 3
+
+
+async def test_what_a_node_told_of_questions_that_it_has_answered_by_now_is_not_told(tmp_path: Path) -> None:
+    cluster = _Cluster(workers=1, places=4)
+    engine = _Engine(cluster)
+    handle = cluster.handles["node-0"]
+    handle.doing = {"0": Doing(1, 5, 90, 0.25), "before": Doing(3, 3, 3, 3.0)}
+    answering = asyncio.create_task(_answers(engine, tmp_path, "fine?"))
+    while not handle.busy:  # noqa: ASYNC110  # until it is asked
+        await asyncio.sleep(0)
+    assert engine.doing() == {"0": Doing(1, 5, 90, 0.25, node="node-0")}
+    await answering
+    assert engine.doing() == {}
+
+
+async def test_a_worker_in_the_place_of_another_is_asked_few_questions_at_first(tmp_path: Path) -> None:
+    cluster = _Cluster(workers=1, places=8)
+    engine = _Engine(cluster)
+    assert engine.places == 8
+    await cluster.lose(cluster.handles["node-0"], "")
+    assert engine.places == CAREFUL
+    await _answers(engine, tmp_path, *["fine?"] * 20)
+    assert engine.places == 8
 
 
 async def test_a_node_that_lacks_something_has_no_more_questions(tmp_path: Path) -> None:

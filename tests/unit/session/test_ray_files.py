@@ -14,9 +14,9 @@ from rlm_kernel import errors
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import BudgetExceeded, FileRefused, InternalError, ModelError, RLMError, TraceError
 from rlm_kernel.session.batch import ray_files
-from rlm_kernel.session.batch.ray_cluster import _nodes
 from rlm_kernel.session.batch.ray_engine import _variables
 from rlm_kernel.session.batch.ray_files import Home, Member, Parcel, Parcels, Store, pieces
+from rlm_kernel.session.batch.ray_joining import nodes
 from rlm_kernel.session.batch.ray_worker import Plan, Told
 
 RUN = "0123456789abcdef" * 2
@@ -87,9 +87,14 @@ def test_what_no_question_needs_goes_when_there_is_no_room(store: Store, tmp_pat
 def test_the_store_of_a_process_that_has_ended_is_removed_by_the_next(tmp_path: Path, store: Store) -> None:
     dead = store.folder.parent / "dead-1"
     dead.mkdir()
-    (dead / "lock").touch()
+    (dead / "lock").write_text("4711")
+    odd = store.folder.parent / "odd-1"
+    odd.mkdir()
+    (odd / "lock").write_text("no number")
     other = Store("other")
+    assert other.sweep() == [4711]
     assert not dead.exists()
+    assert not odd.exists()
     assert store.folder.exists()
     other.close()
     assert not other.folder.exists()
@@ -181,6 +186,6 @@ class _Ray:
 
 
 def test_nodes_with_the_resource_have_the_workers_else_all_with_a_cpu() -> None:
-    assert list(_nodes(_Ray({"CPU": 4.0}, {"CPU": 0.0}, {"CPU": 1.0, "alive": 0}))) == ["0"]
-    assert list(_nodes(_Ray({"CPU": 4.0}, {"rlm": 1.0}))) == ["1"]
-    assert _nodes(_Ray({})) == {}
+    assert list(nodes(_Ray({"CPU": 4.0}, {"CPU": 0.0}, {"CPU": 1.0, "alive": 0}))) == ["0"]
+    assert list(nodes(_Ray({"CPU": 4.0}, {"rlm": 1.0}))) == ["1"]
+    assert nodes(_Ray({})) == {}

@@ -7,6 +7,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
+from rlm_kernel.engine.values import PauseTimer
+
 
 class Asking:
     """Of a whole tree of RLMs: whether the user is being asked, whatever it is about. Lives on one event
@@ -39,6 +41,16 @@ class Asking:
             if not self._questions:
                 self._before = before
                 self._go_on()
+
+    def beside(self, pause_timer: PauseTimer) -> PauseTimer:
+        """`question`, with the time of the cell that the question is about standing still, too."""
+
+        @contextlib.contextmanager
+        def asking() -> Iterator[None]:
+            with pause_timer(), self.question():
+                yield
+
+        return asking
 
     @contextlib.asynccontextmanager
     async def timeout(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:

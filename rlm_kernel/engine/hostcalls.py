@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +25,6 @@ from rlm_kernel.engine.protocols import (
     HostCallHandler,
     Locate,
     Partial,
-    PauseTimer,
     Recording,
     ReplyText,
     Tools,
@@ -277,24 +275,12 @@ class HostCalls:
         if past is not None and past.error is not None:
             return self._again(call, past)
         try:
-            found = dict(await self._locate(path, self._asking(call)))
+            found = dict(await self._locate(path, self.ledger.approval.asking.beside(call.pause_timer)))
         except RLMError as error:
             self._simple(call, "file", {"path": path}, failure=error)
             raise
         self._simple(call, "file", {"path": path}, answer=found)
         return found
-
-    def _asking(self, call: HostCall) -> PauseTimer:
-        """Entered while the user is asked about a call: neither the time of its cell runs, nor any time that
-        code gave its calls.
-        """
-
-        @contextlib.contextmanager
-        def asking() -> Iterator[None]:
-            with call.pause_timer(), self.ledger.approval.asking.standing_still():
-                yield
-
-        return asking
 
     async def _final(self, call: HostCall) -> Any:
         answer = kernel_says.answer(call.body)
@@ -310,7 +296,7 @@ class HostCalls:
         return None
 
     async def _tool(self, call: HostCall) -> Any:
-        return await self._tools.call(call, self._asking(call))
+        return await self._tools.call(call, self.ledger.approval.asking.beside(call.pause_timer))
 
     async def _received(self, call: HostCall) -> Any:
         if self._recording is not None:

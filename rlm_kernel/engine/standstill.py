@@ -9,6 +9,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
+from rlm_kernel.engine.values import PauseTimer
+
 
 class Standstill:
     """Of a whole tree of RLMs. Lives on one event loop."""
@@ -36,6 +38,16 @@ class Standstill:
             self._reasons -= 1
             if not self._reasons:
                 self.go_on()
+
+    def beside(self, pause_timer: PauseTimer) -> PauseTimer:
+        """`standing_still`, with the time of a cell standing still, too."""
+
+        @contextlib.contextmanager
+        def both() -> Iterator[None]:
+            with pause_timer(), self.standing_still():
+                yield
+
+        return both
 
     def stop(self) -> None:
         """Idempotent."""

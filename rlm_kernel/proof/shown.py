@@ -26,8 +26,12 @@ from rlm_kernel.trace.reader import TraceCell, TraceFile, instant
 from rlm_kernel.trace.schema import CallMeta, CellMeta
 from rlm_kernel.trace.tally import Tally
 
-_PROMPTS = re.compile(r"<tr><td[^>]*>(\d+)</td><td[^>]*>(?:<code>([^<]*)</code>)?</td>")
-"""The number and the prompt of a row of a table of calls."""
+_PROMPTS = re.compile(r"<tr><td[^>]*>(\d+)</td><td[^>]*>([^<]*)</td>")
+"""The number and the prompt of a row of a table of calls, without `_TAGS`."""
+_TAGS = re.compile(r"</?(?:code|span)>")
+"""Tags around texts in a table of calls, which say nothing: the texts stood in the one, `$` stands in the
+other.
+"""
 _TIMES = timedelta(milliseconds=2)
 """Between the end of a cell by its times and by its seconds, which are rounded."""
 _BEST_EFFORT = ("turns", "calls", "cost", "tokens", "seconds", "no_answer")
@@ -170,7 +174,7 @@ class _Shown:
         yield from faults
         made = calltable.made(cell.id, meta.calls, plain, known, meta.left_out)
         self.checked += made is not None
-        if [dict(one) for one in shown] != ([made] if made else []):
+        if [_untagged(one) for one in shown] != ([_untagged(made)] if made else []):
             seen = _text(told), _text(made["data"]["text/html"] if made else "")
             forked = any(origin.kind == "fork" for origin in self._trace.meta.origins)
             if all(seen) and forked and seen[0] == seen[1]:
@@ -185,7 +189,7 @@ class _Shown:
         """The prompts as the table has them, by the ids of calls, and what is wrong with them: it may have
         more of a prompt than the record.
         """
-        rows = {int(found[1]): html.unescape(found[2] or "") for found in _PROMPTS.finditer(told)}
+        rows = {int(found[1]): html.unescape(found[2]) for found in _PROMPTS.finditer(_TAGS.sub("", told))}
         asked = [number for number, call in enumerate(calls) if call.kind in MODEL_CALLS]
         known: dict[str, str] = {}
         faults: list[_Fault] = []
@@ -234,6 +238,12 @@ def _memory(_cell: TraceCell, meta: CellMeta) -> list[Sequence[str]]:
         ]
         for estimated in (False, True)
     ]
+
+
+def _untagged(output: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of calls with nothing around its texts."""
+    data = output.get("data", {})
+    return {**output, "data": {**data, "text/html": _TAGS.sub("", str(data.get("text/html", "")))}}
 
 
 def _times(cell: TraceCell, meta: CellMeta, raw: Any) -> Iterator[_Fault]:

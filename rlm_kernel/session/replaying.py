@@ -32,12 +32,20 @@ _CUT_OFF = "the recording was cut off in this cell; `rlm resume` goes on from it
 
 
 @dataclass(frozen=True)
+class LiveTools:
+    """Tools that are called for real. `allow_call` is asked for those that ask."""
+
+    tools: Sequence[Tool | ToolSource] = ()
+    allow_call: AllowCall | None = None
+
+
+@dataclass(frozen=True)
 class RunAgain:
     """How a trace is run again.
 
     `changes`: settings by dotted name, over those of the configuration and the trace; `files`: where its
     files are now; `allow_changed`: also if they have changed; `models`: instead of those of the settings;
-    `tools`: those that are called for real, and `allow_call` is asked for those that ask.
+    `tools`: what is called for real.
     """
 
     config_file: Path | None
@@ -45,8 +53,7 @@ class RunAgain:
     files: Mapping[str, Path]
     allow_changed: bool
     models: Models | None
-    tools: Sequence[Tool | ToolSource] = ()
-    allow_call: AllowCall | None = None
+    tools: LiveTools = LiveTools()
 
     def settings(self, trace: TraceFile, *, live: bool = True) -> Settings:
         """Those for the trace; without `live` no model is asked. Raises ConfigError, UsageError."""

@@ -139,7 +139,7 @@ async def ask_again(
     settings = settings_for(trace, again, live=live)
     models = models_of(settings, again.models, say) if live else _unasked(trace, settings)
     async with (
-        opened(Host(settings, say, tools=again.tools, allow_call=again.allow_call)) as host,
+        opened(Host(settings, say, tools=again.tools.tools, allow_call=again.tools.allow_call)) as host,
         set_up(host, models, again.look_up_files(trace, say)) as ready,
     ):
         files = GivenFiles(ready.found.paths, ready.found.known_as, late=bool(host.tools))

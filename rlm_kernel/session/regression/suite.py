@@ -24,7 +24,7 @@ from rlm_kernel.session.regression.accepted import Expectations, Wish, read_expe
 from rlm_kernel.session.regression.alike import Measure
 from rlm_kernel.session.regression.judging import Comparing, Judge
 from rlm_kernel.session.regression.rerun import Rerun, answers_of, ask_again, parts_of
-from rlm_kernel.session.replaying import RunAgain
+from rlm_kernel.session.replaying import LiveTools, RunAgain
 from rlm_kernel.tools.functions import tools_of
 from rlm_kernel.tools.tool import AllowCall
 from rlm_kernel.trace.heads import NotATrace, head_of, notebooks_in
@@ -186,7 +186,7 @@ async def run_suite(
     paths = await asyncio.to_thread(_traces, folder)
     expected = await asyncio.to_thread(_expected, folder)
     live = live or any(given.get(name) is not None for name in ASKING)
-    again = RunAgain(config_file, given, {}, allow_changed, models, tools_of(tools), allow_call)
+    again = RunAgain(config_file, given, {}, allow_changed, models, LiveTools(tools_of(tools), allow_call))
     async with _judge(judge, config_file, say) as asked:
         with _out(out) as place:
             wanted = Wanted(again, live, Comparing(measure or Measure(), asked), files, say, place)

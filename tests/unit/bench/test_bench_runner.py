@@ -78,7 +78,7 @@ class Fake:
         self.at_once = self.most = 0
         self.hold: asyncio.Event | None = None
         self.enough = 1_000
-        monkeypatch.setitem(STRATEGIES, "fake", self.attempt)  # type: ignore[arg-type]
+        monkeypatch.setitem(STRATEGIES, "fake", self.attempt)
 
     async def attempt(self, _bench: Bench, task: Task) -> Attempt:
         self.asked.append(task.id)

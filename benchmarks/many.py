@@ -84,7 +84,7 @@ async def _mapped(rlm: RLM, many: int, folder: Path, jobs: int | None) -> Counte
     looking = asyncio.create_task(_most(most))
     try:
         async for done in rlm.map(_questions(many), out=out, jobs=jobs):
-            number = done.item.context["number"]  # type: ignore[index,call-overload]
+            number = done.item.context["number"]
             value = done.result.value if done.result else None
             counts["right" if value == number * 7 else "wrong"] += 1
             if counts.total() % step == 0:

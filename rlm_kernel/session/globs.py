@@ -29,13 +29,14 @@ def matching(pattern: str) -> Iterator[str]:
 
 
 def _beneath(base: str, patterns: Sequence[str]) -> Iterator[str]:
+    dotted = any(pattern.startswith(".") for pattern in patterns)
     for folder, folders, names in os.walk(base or os.curdir):
         inside = os.path.relpath(folder, base or os.curdir)
         above = [] if inside == os.curdir else inside.split(os.sep)
         for name in (*folders, *names):
             if _fits([*above, name], patterns):
                 yield os.path.join(base, *above, name)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if dotted or not name.startswith(".")]
 
 
 def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -43,7 +44,9 @@ def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
     fitting = {0}  # how many of the names the patterns so far may stand for
     for pattern in patterns:
         if pattern == _ANY:
-            fitting = set(range(min(fitting), len(names) + 1))
+            for at in range(min(fitting), len(names)):
+                if at in fitting and not names[at].startswith("."):
+                    fitting.add(at + 1)
         else:
             fitting = {at + 1 for at in fitting if at < len(names) and _fits_one(names[at], pattern)}
         if not fitting:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 from rlm_kernel.session.batch.questions import count_files
@@ -23,6 +23,8 @@ def files(names: Iterable[str]) -> set[str]:
     return {os.path.normpath(name) for name in names if os.path.isfile(name)}
 
 
+@example([[".h", ".h", "a", "a"]], ["**", ".*", ".*", "a", "a"], False)
+@example([["a", ".h", "a"]], ["**", "a"], False)
 @given(
     some.lists(some.lists(NAMES, min_size=1, max_size=4), max_size=8),
     some.lists(PARTS, min_size=1, max_size=5),

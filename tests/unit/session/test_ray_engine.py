@@ -93,7 +93,7 @@ async def test_what_ends_workers_is_given_up_and_the_others_have_their_answers(t
     assert [one.failure.kind for one in done if one.failure] == ["WorkerLost"]
     assert done[7].failure is not None
     assert done[7].failure.passing
-    assert BLAME <= cluster.ended <= 2 * BLAME + 2  # both had all their places full, and then two at a time
+    assert BLAME <= cluster.ended < 4 * BLAME  # both had all their places full, and then two at a time
 
 
 async def test_alone_on_its_worker_it_is_given_up_at_once(tmp_path: Path) -> None:

@@ -67,16 +67,23 @@ class Endpoints:
         self._doors = doors
         self._servers: list[asyncio.Server] = []
         self._carried: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def open(self) -> None:
-        """Listen. What a kernel before had there is replaced. Raises OSError."""
+        """Listen. What a kernel before had there is replaced.
+
+        Raises OSError, also if it is closed meanwhile.
+        """
         for name in SOCKETS:
+            if self._closed:
+                raise ConnectionAbortedError("The kernel's sockets were closed while they were opened.")
             server = await self._doors.serve(name, self._carrier(name))
             self._servers.append(server)  # before anything is waited for: a cancellation must find it
             await server.start_serving()
 
     async def close(self) -> None:
         """Idempotent."""
+        self._closed = True
         for server in self._servers:
             server.close()
         for task in self._carried:

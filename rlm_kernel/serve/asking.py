@@ -7,9 +7,9 @@ import re
 LINE = 600
 """Characters of a line that may ask something."""
 MARKER = re.compile(
-    r"(?:#{1,6}\s*|\*\*|\[|<)?\s*(?:the |my |your |user'?s?[ _-]?)*"
+    r"(?:#{1,6}|\*\*|\[|<)?\s*(?:the |my |your |user'?s?[ _-]?)*"
     r"(?:questions?|query|task|instructions?|request|q|frage|aufgabe|pregunta|tarea|domanda|pergunta|вопрос|问题|質問)"
-    r"(?: \d{1,3})?\s*(?:\*\*|\]|>)?\s*(?:[:：]|$)"
+    r"(?: \d{1,3})?\s*(?:(?:\*\*|\]|>)\s*)?(?:[:：]|$)"
     r"|<(?:user_)?(?:question|query|task|instructions?|request)>",
     re.IGNORECASE,
 )
@@ -91,5 +91,7 @@ def is_marked(text: str) -> bool:
 def is_label(line: str) -> bool:
     """Whether a line says that something begins or ends: `Context:`, `## Log`, `[SYSTEM INSTRUCTION]`."""
     line = line.strip()
+    if len(line) > LINE:
+        return not line.strip("-=*_~")
     named = LABEL.fullmatch(line) and (line[-1] in ":*-=].#" or line[0] in "#*-=[" or line.isupper())
     return bool(named or CAPITALS.fullmatch(line) or not line.strip("-=*_~"))

@@ -42,7 +42,8 @@ _TAG = re.compile(rf"<({'|'.join(_WRAPPERS.split())})(?:\s[^<>\n]{{0,300}})?>", 
 _SIGNS = ("---", "===", "***")
 _WORD = re.compile(r"[^\W\d_]+")
 _MARKUP = re.compile(r"<\?xml|<!doctype|<html|<svg", re.IGNORECASE)
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n`]*)$", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,}(?!~))([^\n`]*)$", re.MULTILINE)
+"""All of a line's `~` are its fence: one that may be shorter takes a time of their number squared."""
 _RULE = re.compile(r"^[ \t]*[-=*_~#]{3}[^\n]*$", re.MULTILINE)
 """What may be a line of dashes, with or without words in it."""
 
@@ -70,7 +71,8 @@ def pasted(text: str, parts: Sequence[str], long: int) -> list[Span]:
         lambda: _between_requests(text),
     )
     for rule in rules:
-        found = [trimmed for span in rule() if (trimmed := _trimmed(text, span, long // 2)) is not None]
+        spans = (trimmed for span in rule() if (trimmed := _trimmed(text, span, long // 2)) is not None)
+        found = list(islice(spans, _MOST + 1))
         if found and len(found) <= _MOST:
             outside = outside_of(text, found)
             if sum(map(len, outside)) <= long and any(_WORD.search(one) for one in outside):
@@ -97,8 +99,11 @@ def _trimmed(text: str, span: Span, least: int) -> Span | None:
 
 def _long_parts(parts: Sequence[str], least: int) -> Iterator[Span]:
     """The long ones, if the others ask something."""
-    if not any(len(part) <= least and any(map(asks, part.splitlines())) for part in parts):
-        return
+    short = [part for part in parts if len(part) <= least]
+    if sum(map(len, short)) > 2 * least or not any(
+        asks(line) for part in short for line in part.splitlines()
+    ):
+        return  # more than may be asked, or nothing
     start = 0
     for part in parts:
         if len(part) > least:

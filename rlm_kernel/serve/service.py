@@ -167,8 +167,12 @@ class Service:
 
     async def _asked(self, job: Job, kernel: Kernel, settings: Settings, purse: Purse) -> Answered:
         """Answered in the chat's kernel."""
-        composed = compose(
-            job.chat, self.settings.serve.long, goes_on=job.goes_on, instructed=kernel.instructions
+        composed = await asyncio.to_thread(  # a long message takes a while
+            compose,
+            job.chat,
+            self.settings.serve.long,
+            goes_on=job.goes_on,
+            instructed=kernel.instructions,
         )
         files = await self._keep(kernel, composed.files)
         kernel.view = job.reasoning

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_kernel.serve.asking import is_label
 from rlm_kernel.serve.chat import Composed, compose, read_chat
 from rlm_kernel.serve.pasted import outside_of, pasted
 
@@ -251,3 +252,14 @@ def test_a_message_that_was_made_to_take_long_is_read(bit: str) -> None:
     text = bit * (1_000_000 // len(bit))
     for message in (text, f"{text}\nHow many?", f"<document>{text}", f"How many?\n{text}"):
         pasted(message, [message], LONG)
+
+
+@pytest.mark.parametrize(
+    "line", ["~" * 60_000 + "`", "#" + " " * 1_900 + "x", "question" + " " * 1_900 + "x"]
+)
+def test_a_line_that_was_made_to_be_tried_in_many_ways_is_read(line: str) -> None:
+    asked = ["How many?", *[line] * 2]
+    message = f"{line}\n" * (200_000 // len(line))
+    pasted(message, [message], LONG)
+    pasted("\n".join([*asked, LOG]), [*asked, LOG], LONG)
+    assert not is_label("A" + " " * 3_000_000 + "a")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,10 +43,15 @@ class Account:
         """What was used before this day."""
         self._limit()
 
-    def paying(self, asked: Asked) -> AbstractAsyncContextManager[Payment]:
+    @asynccontextmanager
+    async def paying(self, asked: Asked) -> AsyncIterator[Payment]:
         """As of `Purse`."""
         self._turn_day()
-        return self._purse.paying(asked)
+        async with self._purse.paying(asked) as payment:
+            try:
+                yield payment
+            finally:
+                self._turn_day()  # it counts on the day that has begun meanwhile
 
     @property
     def used(self) -> Used:

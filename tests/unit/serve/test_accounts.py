@@ -133,6 +133,16 @@ async def test_a_question_that_goes_on_after_midnight_may_use_what_the_new_day_h
     assert account.used == Used(cost=2.0, tokens=2, day="2026-11-30", cost_of_day=1.0)
 
 
+async def test_a_call_that_ends_after_midnight_counts_on_the_new_day(today: list[str]) -> None:
+    account = Account(Key(name="ann", cost_per_day=1.0))
+    await spend(account, 0.2)
+    async with Ledger(Limits(), purse=account).call("root", 100) as call:
+        today.append("2026-11-30")
+        call.settle(Completion("a reply", "a/model", Usage(1, 0), cost=0.6))
+    assert account.used.cost == pytest.approx(0.8)
+    assert account.used.cost_of_day == pytest.approx(0.6)
+
+
 async def test_what_was_used_counts_after_a_restart_and_other_keys_stay(
     tmp_path: Path, today: list[str]
 ) -> None:

@@ -24,6 +24,8 @@ from rlm_kernel.errors import (
     UsageError,
     WorkerLost,
 )
+from rlm_kernel.loops import to_its_end
+from rlm_kernel.session.batch.item import Failure
 from rlm_kernel.session.batch.run import AHEAD, LOOK_SECONDS
 
 Row = dict[str, Any]
@@ -99,8 +101,17 @@ async def run(
     running: set[asyncio.Task[None]] = set()
 
     async def one(task: Task, strategy: str) -> None:
-        row = await _row(bench, task, strategy, by)
-        await asyncio.to_thread(results.add, row)
+        came = await _came(bench, task, strategy)
+        row = {
+            "task": task.id,
+            "suite": task.suite,
+            "kind": task.kind,
+            "length": task.length,
+            "strategy": strategy,
+            "by": dict(by),
+        }
+        # What was paid is kept, though the run is cancelled meanwhile.
+        await to_its_end(asyncio.to_thread(_keep, results, task, row, came))
         heard(row, True)
 
     try:
@@ -130,38 +141,30 @@ def _raise_what_failed(running: set[asyncio.Task[None]]) -> None:
         done.result()
 
 
-async def _row(bench: Bench, task: Task, strategy: str, by: Mapping[str, str]) -> Row:
-    about = {
-        "task": task.id,
-        "suite": task.suite,
-        "kind": task.kind,
-        "length": task.length,
-        "strategy": strategy,
-        "by": dict(by),
-    }
+async def _came(bench: Bench, task: Task, strategy: str) -> Attempt | Failure:
+    """What came of a task. Raises RLMError for what would fail every other, too."""
     try:
-        attempt = await STRATEGIES[strategy](bench, task)
+        return await STRATEGIES[strategy](bench, task)
     except (UsageError, SetupError):
         raise
     except _FAILURES as error:
         if error.exit_code == SetupError.exit_code:  # no key, no such model
             raise
-        return about | _no_points(type(error).__name__, error.message)
+        return Failure(type(error).__name__, error.message)
     except Failed as failed:
         failure = failed.failure
         if failure.kind not in {kind.__name__ for kind in _FAILURES}:
             raise UsageError(failure.message, hint=failure.hint) from failed
-        return about | _no_points(failure.kind, failure.message)
-    points = (
-        0.0
-        if attempt.answer is None
-        else await asyncio.to_thread(score, task.scorer, task.expected, attempt.answer)
-    )
-    told = attempt.as_json()
-    if attempt.answer is not None:
-        told |= {"answer": attempt.answer[:_SHOWN], "characters": len(attempt.answer)}
-    return about | {"score": points} | told
+        return failure
 
 
-def _no_points(kind: str, message: str) -> Row:
-    return {"score": 0.0, "error": f"{kind}: {message}"[:_SHOWN]} | Attempt(None, 0.0, cost=None).as_json()
+def _keep(results: Results, task: Task, row: Row, came: Attempt | Failure) -> None:
+    """Judge it, complete its row, and add that to the results. Blocking."""
+    if isinstance(came, Failure):
+        row["error"] = f"{came.kind}: {came.message}"[:_SHOWN]
+        came = Attempt(None, 0.0, cost=None)
+    row["score"] = 0.0 if came.answer is None else score(task.scorer, task.expected, came.answer)
+    row |= came.as_json()
+    if came.answer is not None:
+        row |= {"answer": came.answer[:_SHOWN], "characters": len(came.answer)}
+    results.add(row)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -168,6 +170,26 @@ async def test_a_run_that_is_cancelled_keeps_what_is_done(fake: Fake, tmp_path: 
     assert [json.loads(line)["task"] for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
         "t-0"
     ]
+
+
+async def test_a_run_that_is_cancelled_while_a_result_waits_to_be_written_keeps_it(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, free = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+
+    async def attempt(bench: Bench, task: Task) -> Attempt:
+        loop.run_in_executor(None, free.wait)  # by the only thread
+        return await fake.attempt(bench, task)
+
+    monkeypatch.setitem(STRATEGIES, "fake", attempt)
+    running = asyncio.create_task(fake.run(tmp_path, 1, jobs=1))
+    await until(lambda: bool(fake.asked) and not fake.at_once)
+    running.cancel()
+    await asyncio.sleep(0)
+    free.set()
+    await asyncio.gather(running, return_exceptions=True)
+    assert "t-0" in Results.open(tmp_path).rows.popitem()[0]
 
 
 async def test_a_line_that_was_cut_off_is_dropped(fake: Fake, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from rlm_kernel import system
 from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.limits import ROUNDING
 from rlm_kernel.engine.purse import LocalPurse, Payment, Spent
@@ -114,12 +116,32 @@ class Accounts:
 
     async def keep(self) -> None:
         """Write down what was used. Raises ConfigError."""
-        if self._path is None:
+        if self._path is None or not self._accounts:
             return
         async with self._writing:  # else an older state might be written last
             used = self._read | {name: one.used for name, one in self._accounts.items()}
             content = {name: one.model_dump() for name, one in used.items()}
             await asyncio.to_thread(write_whole, self._path, content)
+
+
+@contextmanager
+def alone(keys: Path | None) -> Iterator[None]:
+    """Have a file of keys to oneself: each of two servers would allow a key all that it may use, and write
+    its own count over the other's. Blocking. Raises ConfigError where another server has it.
+    """
+    if keys is None:
+        yield
+        return
+    with ExitStack() as stack:
+        with suppress(OSError):  # a folder that cannot be written to, or without locks
+            file = os.open(keys.with_name(f"{keys.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            stack.callback(os.close, file)
+            if not system.lock(file):
+                raise ConfigError(
+                    f"Another rlm serve has the keys of {keys}, and counts what they use.",
+                    hint="End that one, or give each server a file of its own; a copy will do.",
+                )
+        yield
 
 
 def _read_used(path: Path) -> dict[str, Used]:

@@ -21,7 +21,7 @@ from rlm_kernel.engine.purse import Purse
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.scratch import scratch
-from rlm_kernel.serve.accounts import Account, Accounts
+from rlm_kernel.serve.accounts import Account, Accounts, alone
 from rlm_kernel.serve.chat import Chat, compose
 from rlm_kernel.serve.files import ClientFiles
 from rlm_kernel.serve.kernels import Kernel, Kernels, new_name
@@ -324,13 +324,14 @@ async def serving(
     models raises.
     """
     given = {key: value for key, value in (changes or {}).items() if value is not None}
-    with scratch("serve") as folder:
+    with scratch("serve") as folder, contextlib.ExitStack() as held:
         place = str(folder)
         settings = load_settings(config_file, given)
         own = {**_GUARDED, "session.dir": place, "session.idle": settings.serve.idle + _LEFT_IDLE}
         given |= own
         settings = load_settings(config_file, given)
         keys = await asyncio.to_thread(Keys, settings.serve.keys)
+        held.enter_context(alone(settings.serve.keys))
         accounts = await asyncio.to_thread(Accounts, settings.serve.keys)
         if not keys.needed and not _is_loopback(settings.serve.host):
             raise UsageError(
@@ -347,6 +348,7 @@ async def serving(
             finally:
                 sweeping.cancel()
                 await asyncio.shield(service.kernels.close())
+                await asyncio.shield(accounts.keep())
                 await asyncio.wait({sweeping})
 
 

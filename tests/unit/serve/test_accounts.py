@@ -17,7 +17,7 @@ from rlm_kernel.engine.totals import Usage
 from rlm_kernel.engine.values import Completion
 from rlm_kernel.errors import BudgetExceeded, ConfigError
 from rlm_kernel.serve import accounts
-from rlm_kernel.serve.accounts import Account, Accounts, Used
+from rlm_kernel.serve.accounts import Account, Accounts, Used, alone
 from rlm_kernel.serve.keys import Key
 from rlm_kernel.serve.refusals import Refused
 
@@ -167,6 +167,16 @@ async def test_many_that_are_written_down_at_one_time_leave_the_last_state(tmp_p
     await asyncio.gather(*(one(number) for number in range(30)))
     kept = json.loads((tmp_path / "keys.json.used").read_text())
     assert {name: used["cost"] for name, used in kept.items()} == {"key0": 5.0, "key1": 5.0, "key2": 5.0}
+
+
+def test_a_file_of_keys_is_of_one_server_at_a_time(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    with alone(keys), alone(tmp_path / "others.json"), alone(None), alone(None):
+        with pytest.raises(ConfigError, match="Another rlm serve") as refused, alone(keys):
+            pass
+        assert "a file of its own" in refused.value.hint
+    with alone(keys):
+        pass
 
 
 @pytest.mark.parametrize("content", ["[]", '{"ann": 3}', '{"ann": {"cost": "much"}}', "{"])

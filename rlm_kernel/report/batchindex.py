@@ -15,6 +15,8 @@ from rlm_kernel.report import markup, outline, webpage
 
 PAGE = "index.html"
 """The first page, in the folder of the traces."""
+GENERATOR = "rlm batch"
+"""What a page says that it was made by."""
 PAGE_ROWS = 10_000
 """Rows of one page."""
 _TEXT = 300
@@ -92,6 +94,7 @@ def pages(rows: Rows, folder: Path, beside: Path, title: str) -> Iterator[tuple[
                 style=webpage.file("style.css") + webpage.file("batch.css"),
                 script=webpage.file("batch.js"),
                 title=markup.plain(title),
+                generator=GENERATOR,
                 about=about,
                 rows=(_asked(row, folder, beside) for row in itertools.islice(shown, PAGE_ROWS)),
                 names=names,

@@ -19,7 +19,7 @@ from rlm_kernel.session.batch.engine import Engine
 from rlm_kernel.session.batch.questions import Common, Drafts, Entries, entries
 from rlm_kernel.session.batch.results import Paid, Results
 from rlm_kernel.session.batch.run import Batch, How
-from rlm_kernel.session.batch.traces import Traces, write_index
+from rlm_kernel.session.batch.traces import Traces, refuse_other_page, write_index
 from rlm_kernel.session.inputs import check_readable, expand
 
 RESULTS, TRACES = ".results.jsonl", ".traces"
@@ -50,6 +50,7 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
     """
     out = Path(os.path.abspath(out))  # noqa: ASYNC240  # it looks at no file
     folder = Path(os.path.abspath(traces or out.with_name(out.name.removesuffix(".jsonl") + TRACES)))  # noqa: ASYNC240
+    await asyncio.to_thread(refuse_other_page, folder)
     results = await asyncio.to_thread(Results.open, out)
 
     def index() -> None:

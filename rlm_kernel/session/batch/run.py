@@ -167,13 +167,15 @@ class Batch:
         """`results`: where each result goes, and what need not be asked again."""
         self._engine, self._traces, self._results, self._how = engine, traces, results, how
         self._heard = Heard()
+        self._ids: dict[str, str] = {}
+        """Of the questions that are asked now, by the names that the engine knows them by."""
         self._first: Counter[str] = Counter()
         """Kinds of failures, until anything else comes."""
         self.tally = Tally()
 
     def doing(self) -> Mapping[str, Doing]:
-        """As of Engine."""
-        return self._engine.doing()
+        """As of Engine, by the ids that the questions were given."""
+        return {self._ids.get(name, name): doing for name, doing in self._engine.doing().items()}
 
     async def run(self, entries: Entries, heard: Heard = Heard()) -> AsyncGenerator[Done, None]:
         """What comes of each question, as it comes; a bad line is a failure. What is in the results already
@@ -256,10 +258,12 @@ class Batch:
         self.tally.begun += 1
         self.tally.running += 1
         with self._traces.place(entry.item.id) as trace:
+            self._ids[entry.item.id] = str(entry.id)
             try:
                 done = await self._engine.answer(entry.item, trace)
             finally:
                 self.tally.running -= 1
+                del self._ids[entry.item.id]
             try:
                 typed = self._how.typed(entry.item, done)
             except NoAnswer as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel import system
-from rlm_kernel.errors import TraceNotWritten
-from rlm_kernel.report.batchindex import pages
+from rlm_kernel.errors import TraceNotWritten, UsageError
+from rlm_kernel.report.batchindex import GENERATOR, PAGE, pages
 from rlm_kernel.report.listing import BATCH_INDEX
 from rlm_kernel.session.batch.results import rows
 
@@ -46,6 +46,16 @@ class Traces:
             self._taken.discard(str(path).casefold())
 
 
+def refuse_other_page(folder: Path) -> None:
+    """Raise UsageError where the folder's page would take the place of somebody's own. Blocking."""
+    with contextlib.suppress(OSError), (folder / PAGE).open("rb") as file:
+        if GENERATOR.encode() not in file.read(4_000):
+            raise UsageError(
+                f"The traces cannot go to {folder}: their {PAGE} would take the place of the one there.",
+                hint="Give another folder with --traces.",
+            )
+
+
 def write_index(folder: Path, results: Path) -> None:
     """What leads to the traces: a file with a line for each, in the order of the results, and a page for
     people.
@@ -74,15 +84,15 @@ def write_index(folder: Path, results: Path) -> None:
 
 def _write(path: Path, parts: Iterable[str]) -> None:
     """Write a file as a whole, in the place of another. Raises OSError."""
-    made, name = tempfile.mkstemp(prefix=".index-", dir=path.parent)
+    made = path.with_name(f".index-{secrets.token_hex(4)}")
     try:
-        with os.fdopen(made, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        # Who may read it is for the umask to say, as of the results: it has answers.
+        with made.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
             file.writelines(parts)
-        os.chmod(name, 0o644)
-        system.replace(name, path)
+        system.replace(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            made.unlink()
         raise
 
 

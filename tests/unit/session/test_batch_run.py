@@ -20,7 +20,7 @@ from hypothesis import strategies as some
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from rlm_kernel import RLM, ScriptedModels
+from rlm_kernel import RLM, ScriptedModels, system
 from rlm_kernel.engine.events import RunOpened
 from rlm_kernel.engine.protocols import Totals, Usage
 from rlm_kernel.errors import (
@@ -466,6 +466,65 @@ class Asking:
         if question == "bad":
             raise FileRefused("not there")
         return Result("yes", options["changes"], trace, "answered", False, "", Totals())
+
+
+def test_what_a_running_question_has_used_is_told_by_the_id_that_it_was_given(tmp_path: Path) -> None:
+    async def look(item: Item) -> Done:
+        asked[:] = [item.id]
+        told.append(list(made.batch.doing()))
+        return answered(item)
+
+    class Counting(Stub):
+        def doing(self) -> dict[str, Doing]:
+            return dict.fromkeys(asked, Doing(1))
+
+    engine = Counting(look, places=1)
+    asked: list[str] = []
+    told: list[list[str]] = []
+    questions = [{"id": "docs/a b.txt", "question": "a"}, {"id": 7, "question": "b"}]
+
+    async def main() -> None:
+        nonlocal made
+        opened = ready(of_program(questions), lambda _: engine, Places(None, tmp_path), PLAINLY, "")
+        async with opened as made:
+            assert len([done async for done in made.batch.run(made.entries)]) == 2
+
+    made: Any = None
+    asyncio.run(main())
+    assert told == [["docs/a b.txt"], ["7"]]
+
+
+def test_a_page_of_somebody_else_in_the_folder_of_traces_stays(tmp_path: Path) -> None:
+    page, out = tmp_path / "site" / "index.html", tmp_path / "r.jsonl"
+    page.parent.mkdir()
+    page.write_text("<!doctype html><p>My site")
+    engine = Stub()
+
+    async def main() -> None:
+        places = Places(out, page.parent)
+        async with ready(of_program(["a"]), lambda _: engine, places, PLAINLY, "") as made:
+            async for _ in made.batch.run(made.entries):
+                pass
+
+    with pytest.raises(UsageError, match="would take the place"):
+        asyncio.run(main())
+    assert not engine.begun
+    assert page.read_text() == "<!doctype html><p>My site"
+    page.unlink()
+    asyncio.run(main())
+    assert "1 question" in page.read_text()
+    asyncio.run(main())  # its own page is no other
+
+
+@pytest.mark.skipif(system.WINDOWS, reason="its files have no such modes")
+def test_what_leads_to_the_traces_is_for_those_who_may_read_the_results(tmp_path: Path) -> None:
+    out, before = tmp_path / "r.jsonl", os.umask(0o077)
+    try:
+        asyncio.run(count(Stub(), ["a"], out))
+    finally:
+        os.umask(before)
+    folder = tmp_path / "r.traces"
+    assert {oct(one.stat().st_mode & 0o777) for one in [out, *folder.glob("index.*")]} == {"0o600"}
 
 
 def test_the_local_engine_begins_as_many_as_it_has_places_in_their_order(tmp_path: Path) -> None:

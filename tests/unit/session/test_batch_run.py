@@ -481,6 +481,7 @@ def test_what_a_running_question_has_used_is_told_by_the_id_that_it_was_given(tm
     engine = Counting(look, places=1)
     asked: list[str] = []
     told: list[list[str]] = []
+    made: Any = None
     questions = [{"id": "docs/a b.txt", "question": "a"}, {"id": 7, "question": "b"}]
 
     async def main() -> None:
@@ -489,7 +490,6 @@ def test_what_a_running_question_has_used_is_told_by_the_id_that_it_was_given(tm
         async with opened as made:
             assert len([done async for done in made.batch.run(made.entries)]) == 2
 
-    made: Any = None
     asyncio.run(main())
     assert told == [["docs/a b.txt"], ["7"]]
 

@@ -34,11 +34,12 @@ def _ends_all(error: RLMError, item: Item) -> bool:
         return error.limit == "batch"
     if isinstance(error, TraceNotWritten):
         return True
-
-    def own(*others: str) -> bool:
-        return any(not key.startswith(others) for key in item.changes)
-
     if isinstance(error, ModelError):
         wrong = error.no_credit or error.exit_code == SetupError.exit_code
-        return wrong and not own("sandbox.", "prompt.", "limits.")
-    return isinstance(error, SetupError) or (isinstance(error, ConfigError) and not own("sandbox."))
+        return wrong and not has_own(item, "sandbox.", "prompt.", "limits.")
+    return isinstance(error, SetupError) or (isinstance(error, ConfigError) and not has_own(item, "sandbox."))
+
+
+def has_own(item: Item, *others: str) -> bool:
+    """Whether a question has settings of its own, but for those whose names begin so."""
+    return any(not key.startswith(others) for key in item.changes)

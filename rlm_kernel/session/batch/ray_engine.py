@@ -18,7 +18,7 @@ from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import RLMError, SetupError, WorkerLost
 from rlm_kernel.session.batch.doing import Doing
-from rlm_kernel.session.batch.failures import failure_of
+from rlm_kernel.session.batch.failures import failure_of, has_own
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.ray_cluster import Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_files import Home, Member, Parcel, Parcels, pieces
@@ -216,7 +216,7 @@ class RayEngine:
             handle.places = reply.places
             handle.trusted += 1
             error = reply.error.error() if reply.error is not None else None
-            if isinstance(error, SetupError) and not order.item.changes:
+            if isinstance(error, SetupError) and not has_own(order.item, "prompt.", "limits."):
                 raise _Unfit(error)
             if reply.left:
                 await self._bring(handle, run, reply, trace)

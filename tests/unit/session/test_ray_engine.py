@@ -17,7 +17,7 @@ from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.ray_cluster import CAREFUL, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
-from rlm_kernel.session.batch.ray_worker import Order, Reply
+from rlm_kernel.session.batch.ray_worker import Order, Reply, Told
 from rlm_kernel.session.result import Result
 
 
@@ -130,6 +130,44 @@ async def test_a_worker_in_the_place_of_another_is_asked_few_questions_at_first(
 async def test_a_node_that_lacks_something_has_no_more_questions(tmp_path: Path) -> None:
     done = await _answers(_Engine(_Cluster(2, 2), "node-0"), tmp_path, *["fine?"] * 8)
     assert {one.node for one in done} == {"node-1"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"prompt.whole": 0.0, "limits.calls": 0}, {"sandbox.runtime": "x"}])
+async def test_a_node_that_lacks_something_is_left_out_for_questions_with_limits_of_their_own_too(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """As those of a benchmark's strategies."""
+
+    class Remote:
+        def __init__(self, reply: Any) -> None:
+            self._reply = reply
+
+        async def remote(self, *_: Any) -> Any:
+            return self._reply
+
+    class Actor:
+        drop = Remote(None)
+
+        def __init__(self, reply: Reply) -> None:
+            self.answer = Remote(reply)
+
+    class Calling(_Cluster):
+        async def of(self, _handle: WorkerHandle, reply: Any) -> Any:
+            return await reply
+
+    cluster = Calling(workers=2, places=1)
+    good = Result("yes", None, tmp_path / "a.ipynb", "answered", False, "", Totals())
+    replies = Reply(1, error=Told.of(DockerError("No engine."))), Reply(1, good)
+    for handle, reply in zip(cluster.handles.values(), replies, strict=True):
+        handle.actor = Actor(reply)
+    engine = RayEngine(load_settings(None), OnRay())
+    engine._cluster = cluster  # type: ignore[assignment]
+    answer = engine.answer(Item("a", "fine?", changes=changes), tmp_path / "a.ipynb")
+    if "sandbox.runtime" in changes:
+        with pytest.raises(DockerError):
+            await answer
+    else:
+        assert (await answer).node == "node-1"
 
 
 async def test_without_a_node_that_has_all_the_batch_ends_with_the_reason(tmp_path: Path) -> None:

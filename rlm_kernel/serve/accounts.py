@@ -19,6 +19,7 @@ from rlm_kernel.engine.purse import LocalPurse, Payment, Spent
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.serve.keys import Key, read_object, write_whole
 from rlm_kernel.serve.refusals import Refused
+from rlm_kernel.session.environment import Say, silent
 
 
 class Used(BaseModel):
@@ -101,8 +102,9 @@ class Account:
 class Accounts:
     """Those of all keys, and the file beside the keys' that has what each has used."""
 
-    def __init__(self, keys: Path | None = None) -> None:
+    def __init__(self, keys: Path | None = None, say: Say = silent) -> None:
         """`keys`: the file of keys; None: nothing is written down. Blocking. Raises ConfigError."""
+        self._say = say
         self._path = None if keys is None else keys.with_name(f"{keys.name}.used")
         self._read = {} if self._path is None else _read_used(self._path)
         """Of keys that have not asked since, and of some that may be gone."""
@@ -115,13 +117,18 @@ class Accounts:
         return self._accounts[key.name]
 
     async def keep(self) -> None:
-        """Write down what was used. Raises ConfigError."""
+        """Write down what was used. Where that fails it is told, as a question has its answer by then: what
+        was used counts all the same, and is written the next time.
+        """
         if self._path is None or not self._accounts:
             return
         async with self._writing:  # else an older state might be written last
             used = self._read | {name: one.used for name, one in self._accounts.items()}
             content = {name: one.model_dump() for name, one in used.items()}
-            await asyncio.to_thread(write_whole, self._path, content)
+            try:
+                await asyncio.to_thread(write_whole, self._path, content)
+            except ConfigError as error:
+                self._say(f"{error} A restart would forget what was used since.")
 
 
 @contextmanager

@@ -332,7 +332,7 @@ async def serving(
         settings = load_settings(config_file, given)
         keys = await asyncio.to_thread(Keys, settings.serve.keys)
         held.enter_context(alone(settings.serve.keys))
-        accounts = await asyncio.to_thread(Accounts, settings.serve.keys)
+        accounts = await asyncio.to_thread(Accounts, settings.serve.keys, say)
         if not keys.needed and not _is_loopback(settings.serve.host):
             raise UsageError(
                 f"Without keys only this machine may ask, and {settings.serve.host} is open to others.",

@@ -169,6 +169,20 @@ async def test_many_that_are_written_down_at_one_time_leave_the_last_state(tmp_p
     assert {name: used["cost"] for name, used in kept.items()} == {"key0": 5.0, "key1": 5.0, "key2": 5.0}
 
 
+async def test_what_cannot_be_written_down_is_told_and_is_written_the_next_time(tmp_path: Path) -> None:
+    keys, key, said = tmp_path / "keys.json", Key(name="ann", cost=2.0), list[str]()
+    all_of_them = Accounts(keys, said.append)
+    await spend(all_of_them.of(key), 0.5)
+    (tmp_path / "keys.json.used").mkdir()
+    await all_of_them.keep()
+    assert "keys.json.used" in said[0]
+    assert all_of_them.of(key).left() == (1.5, None)
+    (tmp_path / "keys.json.used").rmdir()
+    await all_of_them.keep()
+    assert Accounts(keys).of(key).left() == (1.5, None)
+    assert len(said) == 1
+
+
 def test_a_file_of_keys_is_of_one_server_at_a_time(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     with alone(keys), alone(tmp_path / "others.json"), alone(None), alone(None):

@@ -143,7 +143,7 @@ def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
     for path in dict.fromkeys(paths):
         if str(path) == "-":
             found[_standard_input(stdin)] = None
-        elif pipe := _pipe(path):
+        elif pipe := inherited_pipe(path):
             found[_kept(pipe, stdin.with_suffix(f".{pipe.name}.txt"), f"What comes from {path}")] = None
         elif not os.path.lexists(path.expanduser()) and glob.has_magic(str(path)):
             found |= dict.fromkeys(_matching(path))
@@ -190,7 +190,7 @@ def _standard_input(path: Path) -> Path:
     return _kept(sys.stdin.buffer, path, "Standard input")
 
 
-def _pipe(path: Path) -> Path | None:
+def inherited_pipe(path: Path) -> Path | None:
     """A pipe that this process has inherited, as the shell's `<(command)`; None for any other path, also for
     a pipe with a name: nobody may ever write into that.
     """

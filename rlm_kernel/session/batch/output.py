@@ -20,7 +20,7 @@ from rlm_kernel.session.batch.questions import Common, Drafts, Entries, entries
 from rlm_kernel.session.batch.results import Paid, Results
 from rlm_kernel.session.batch.run import Batch, How
 from rlm_kernel.session.batch.traces import Traces, refuse_other_page, write_index
-from rlm_kernel.session.inputs import check_readable, expand
+from rlm_kernel.session.inputs import check_readable, expand, inherited_pipe
 
 RESULTS, TRACES = ".results.jsonl", ".traces"
 """Endings of the file of results beside the questions, and of the folder of traces beside the results."""
@@ -98,6 +98,12 @@ def files_of_all(files: Sequence[Path | str] | None) -> list[Path]:
         raise UsageError(
             "Standard input cannot be a file of every question.", hint="Save it in a file first."
         )
+    for one in given:
+        if inherited_pipe(one):
+            raise UsageError(
+                f"What a command writes cannot be a file of every question: {one}.",
+                hint="Save it in a file first.",
+            )
     return [one.expanduser().absolute() for one in expand(given, Path())]
 
 

@@ -39,7 +39,7 @@ from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.local import LocalEngine
-from rlm_kernel.session.batch.output import Places, ready
+from rlm_kernel.session.batch.output import Places, files_of_all, ready
 from rlm_kernel.session.batch.questions import entries, of_program
 from rlm_kernel.session.batch.results import Results, rows
 from rlm_kernel.session.batch.run import AHEAD, ALIKE, Batch, Budget, Heard, How
@@ -514,6 +514,17 @@ def test_a_page_of_somebody_else_in_the_folder_of_traces_stays(tmp_path: Path) -
     asyncio.run(main())
     assert "1 question" in page.read_text()
     asyncio.run(main())  # its own page is no other
+
+
+@pytest.mark.skipif(system.WINDOWS, reason="its shells have no <(command)")
+def test_what_a_command_writes_is_no_file_of_every_question() -> None:
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(UsageError, match="What a command writes"):
+            files_of_all([f"/dev/fd/{reading}"])
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 @pytest.mark.skipif(system.WINDOWS, reason="its files have no such modes")

@@ -18,6 +18,7 @@ from rlm_kernel.config import Settings, load_settings, parse_size
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.engine.purse import Purse
+from rlm_kernel.engine.subcalls import complete
 from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.scratch import scratch
@@ -247,10 +248,7 @@ class Service:
         told += [{"role": one.role, "content": one.text} for one in chat.before[-4:] if one.role != "tool"]
         told += [{"role": "user", "content": chat.question.text[-_SIDE_SHOWN:]}]
         ledger = Ledger(Limits(), purse=purse)
-        async with ledger.call("sub", sum(len(one["content"]) for one in told)) as call:
-            call.sent()
-            reply = await self._models.models.complete(told, role="sub")
-            call.settle(reply)
+        reply = await complete(self._models.models, ledger, told, role="sub")
         text, finish = _cut(reply.text, chat)
         return Answered(text, finish or "stop", "answered", "", ledger.totals())
 

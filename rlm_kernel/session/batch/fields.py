@@ -59,7 +59,9 @@ def draft(values: Mapping[str, Any], base: Path, *, cells: bool = False) -> Draf
     # Tables in memory have no other value where there is none.
     values = {name: value for name, value in values.items() if not _is_nan(value)}
     for name in values:
-        if name not in FIELDS and (meant := nearest(name, FIELDS, _TYPO)) is not None:
+        if name in FIELDS or not isinstance(name, str):
+            continue
+        if (meant := nearest(name, FIELDS, _TYPO)) is not None:
             raise UsageError(f"it has a {name!r}. {did_you_mean(meant)}")
     question = values.get("question")
     if not isinstance(question, str) or not question.strip():
@@ -101,8 +103,11 @@ def checked_id(value: Any) -> str | int | None:
             value = int(value) if whole else operator.index(value)
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise UsageError('its "id" is neither a text nor a whole number')
-    if value == "" or len(str(value)) > 1_000:
-        raise UsageError('its "id" is empty' if value == "" else 'its "id" is too long')
+    if value == "":
+        raise UsageError('its "id" is empty')
+    # Of whole numbers that are longer still, Python makes no text.
+    if (isinstance(value, int) and abs(value) >= 10**1_000) or len(str(value)) > 1_000:
+        raise UsageError('its "id" is too long')
     return value
 
 

@@ -371,6 +371,17 @@ def test_endless_questions_are_read_as_they_are_wanted() -> None:
     assert threading.active_count() < 50
 
 
+@pytest.mark.parametrize("odd", [{"id": 10**5_000}, {"id": -(10**5_000)}, {5: "five", None: 1, ("a", "b"): 2}])
+def test_odd_ids_and_names_of_fields_concern_their_question_alone(odd: dict[Any, Any]) -> None:
+    first, second = entries(of_program([{"question": "a"} | odd, "b"]))
+    assert isinstance(second, Entry)
+    if "id" in odd:
+        assert isinstance(first, BadLine)
+        assert "too long" in first.why
+    else:
+        assert isinstance(first, Entry)
+
+
 def test_ids_are_whole_numbers_of_any_type_and_what_is_missing_is_not_given(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     rows = [

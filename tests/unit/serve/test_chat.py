@@ -119,6 +119,12 @@ def test_titles_and_tags_that_programs_want_are_told_from_questions(text: str, s
     assert chat(text).side_request(LONG) is side
 
 
+@pytest.mark.parametrize("start", ["", "#", "\n" * 1_000_000 + "#"])
+def test_a_message_of_spaces_is_told_from_a_title_at_once(start: str) -> None:
+    message = {"role": "user", "content": f"{start}{' ' * 1_000_000}x"}
+    assert not read_chat(json.dumps({"messages": [message]}).encode()).side_request(4_000)
+
+
 def test_the_same_file_again_is_one_and_others_of_its_name_have_numbers() -> None:
     files = [Attached("a.csv", b"1"), Attached("A.csv", b"2"), Attached("b.csv", b"1")]
     assert [file.name for file in distinct(files)] == ["a.csv", "A-2.csv"]

@@ -36,7 +36,8 @@ _SOMEWHERE = (
     "{name}, too: leave it out when you count or search there.)"
 )
 _SIDE = re.compile(
-    r"\A\s*(?:#{1,4}\s*)?Task:?\s*(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
+    r"\A\s*(?:#{1,4}\s*)?Task:?\s*"
+    r"(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
     re.IGNORECASE,
 )
 _TITLE = re.compile(

@@ -371,7 +371,9 @@ def test_endless_questions_are_read_as_they_are_wanted() -> None:
     assert threading.active_count() < 50
 
 
-@pytest.mark.parametrize("odd", [{"id": 10**5_000}, {"id": -(10**5_000)}, {5: "five", None: 1, ("a", "b"): 2}])
+@pytest.mark.parametrize(
+    "odd", [{"id": 10**5_000}, {"id": -(10**5_000)}, {5: "five", None: 1, ("a", "b"): 2}]
+)
 def test_odd_ids_and_names_of_fields_concern_their_question_alone(odd: dict[Any, Any]) -> None:
     first, second = entries(of_program([{"question": "a"} | odd, "b"]))
     assert isinstance(second, Entry)

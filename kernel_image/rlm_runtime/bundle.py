@@ -105,8 +105,7 @@ class Unread(ModuleType):
         return ModuleType.__getattribute__(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _KNOWN:
-            _read(self)
+        _read(self)  # also for its name or class, without which nobody would read it later
         ModuleType.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:

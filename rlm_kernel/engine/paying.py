@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 
 from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.purse import Payment, Purse
@@ -25,6 +25,10 @@ class Paying:
         self._standstill = Standstill(clock)
         self._waiting = self._made = 0
         """Calls that wait for the purse, and those that it has let through."""
+        self._refused = False
+        """The purse did not let the last call through: to ask it again, far away, is no waiting, as code that
+        does so for ever must come to the end of its time.
+        """
 
     def waited(self) -> float:
         """Seconds so far in which the run did nothing but wait for the purse."""
@@ -40,15 +44,25 @@ class Paying:
         """
         if self._purse is None:
             return None
-        self._count(waiting=1)
         try:
-            with waiting():
+            with nullcontext() if self._refused else self._waits(waiting):
                 payment = await stack.enter_async_context(self._purse.paying(asked))
-        finally:
-            self._count(waiting=-1)
+        except Exception:
+            self._refused = True
+            raise
+        self._refused = False
         self._count(made=1)
         stack.callback(self._count, made=-1)
         return payment
+
+    @contextlib.contextmanager
+    def _waits(self, waiting: Waiting) -> Iterator[None]:
+        self._count(waiting=1)
+        try:
+            with waiting():
+                yield
+        finally:
+            self._count(waiting=-1)
 
     def _count(self, *, waiting: int = 0, made: int = 0) -> None:
         self._waiting, self._made = self._waiting + waiting, self._made + made

@@ -489,3 +489,34 @@ async def test_the_cells_clock_stands_still_while_its_call_waits_for_those_of_ot
         made.settle(reply(0.1))
     assert (await asking).text == "A"
     assert paused == 0
+
+
+async def test_code_that_asks_a_purse_far_away_for_ever_and_is_refused_comes_to_the_end_of_its_time() -> None:
+    clock, paused, asked = Clock(), 0.0, 0
+
+    async def admit(_ticket: Ticket, _asked: Asked) -> str:
+        nonlocal asked
+        asked, clock.now = asked + 1, clock.now + 1.0
+        return "Nothing is left." if asked != 50 else ""
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        nonlocal paused
+        before = clock.now
+        try:
+            yield
+        finally:
+            paused += clock.now - before
+
+    run = Ledger(Limits(seconds=100.0), purse=RemotePurse("far", admit, lambda *_: None), clock=clock)
+    for _ in range(49):
+        with pytest.raises(BudgetExceeded):
+            async with run.call("sub", 10, waiting=waiting):
+                pass
+    assert (run.seconds_left(), paused) == (52.0, 1.0)
+    async with run.call("sub", 10):  # there is more again, and what follows is waited for as before
+        assert run.seconds_left() == 51.0
+    with pytest.raises(BudgetExceeded):
+        async with run.call("sub", 10, waiting=waiting):
+            pass
+    assert (run.seconds_left(), paused) == (51.0, 2.0)

@@ -137,6 +137,20 @@ def test_what_is_put_into_an_unread_module_stays(found: Any) -> None:
     assert not hasattr(inner, "value")
 
 
+class Own(ModuleType):
+    """A module of a class of one's own, as programs make for attributes that are computed."""
+
+
+@pytest.mark.parametrize(("name", "value"), [("__class__", Own), ("__name__", "other"), ("__spec__", None)])
+def test_an_unread_module_that_is_given_another_class_or_name_is_whole(
+    found: Any, name: str, value: Any
+) -> None:
+    found("bundled.inner")
+    inner: Any = importlib.import_module("bundled.inner")
+    setattr(inner, name, value)
+    assert (getattr(inner, name), inner.value) == (value, 42)
+
+
 def test_threads_that_ask_at_once_all_see_the_whole_module(found: Any, package: Path) -> None:
     (package / "inner.py").write_text(f"import threading\ngate = threading.Event()\ngate.wait(0.2)\n{SOURCE}")
     found("bundled.inner")

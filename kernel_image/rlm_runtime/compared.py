@@ -10,13 +10,17 @@ import ast
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 _CHANGES = frozenset({"lower", "upper", "casefold", "title", "capitalize", "strip", "lstrip", "rstrip"})
+_IN_PLACE = frozenset({"remove", "pop", "clear"})
+"""Methods by which records go out of a table."""
 _MOST_RECORDS = 500_000
-_AT_A_TIME = 1_000
+_AT_A_TIME = 16
 """Records between two looks at the clock."""
+_LONG = 20_000
+"""Characters of a value that is not looked into."""
 _SECONDS = 0.3
 _SHOWN = 80
 """Characters of a value."""
@@ -32,49 +36,105 @@ class Compared(NamedTuple):
 
 def never_equal(cell: ast.AST, variables: Mapping[str, Any]) -> Iterator[tuple[Compared, str]]:
     """The comparisons of a cell that hold for no record of its tables, each with a sentence about what these
-    have instead; without those whose tables have nothing like it.
+    have instead. Without those whose tables have nothing like it, are too large to be looked through, or may
+    have changed since.
 
     `variables`: of the session, of which those are looked at that the cell names.
     """
     until = time.monotonic() + _SECONDS
-    compared = list(dict.fromkeys(_comparisons(cell)))
-    named = {node.id for node in ast.walk(cell) if isinstance(node, ast.Name)} if compared else set()
+    compared = list(dict.fromkeys(_comparisons(cell, _single(cell, variables))))
+    if not compared:
+        return
+    columns, names = _changed(cell)
+    named = {node.id for node in ast.walk(cell) if isinstance(node, ast.Name)} - names
     tables = [variables[name] for name in sorted(named) if name in variables]
     for one in compared:
-        for table in tables:
-            values = _values(table, one.column)
-            if values is None:
-                continue
-            if said := _Column(one).what_it_has(values, until):
-                yield one, said
-            break
+        if one.column in columns:
+            continue
+        # Which of them is meant is not known: what is said holds for all.
+        told = list(_told(one, tables, until))
+        if None not in told and (said := next(filter(None, told), None)):
+            yield one, said
 
 
-def _comparisons(cell: ast.AST) -> Iterator[Compared]:
+def _told(one: Compared, tables: Iterable[Any], until: float) -> Iterator[str | None]:
+    """Of each table that has the column, as of `what_it_has`."""
+    for table in tables:
+        if time.monotonic() > until:
+            yield None
+            return
+        if (values := _values(table, one.column)) is not None:
+            yield _Column(one).what_it_has(values, until)
+
+
+def _single(cell: ast.AST, variables: Mapping[str, Any]) -> set[str]:
+    """Names of dicts that are no records of a table as far as the cell shows: no loop gives them."""
+    looped: set[str] = set()
+    for node in ast.walk(cell):
+        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+            looped |= {part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)}
+        elif isinstance(node, ast.arg):
+            looped.add(node.arg)
+    used = {node.id for node in ast.walk(cell) if isinstance(node, ast.Name)} - looped
+    return {name for name in used if isinstance(variables.get(name), dict)}
+
+
+def _changed(cell: ast.AST) -> tuple[set[str], set[str]]:
+    """The columns that the cell sets, and the names of tables that it makes anew out of themselves."""
+    columns: set[str] = set()
+    names: set[str] = set()
+    for node in ast.walk(cell):
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            columns |= {part.value for part in ast.walk(node.slice) if _is_text(part)}  # type: ignore[attr-defined]
+        elif isinstance(node, ast.Assign):
+            read = _names(node.value)
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)} & read
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            in_place = node.func.attr in _IN_PLACE or any(one.arg == "inplace" for one in node.keywords)
+            names |= _names(node.func.value) if in_place else set()
+    return columns, names
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) is str
+
+
+def _comparisons(cell: ast.AST, single: Collection[str]) -> Iterator[Compared]:
+    """`single`: names that stand for no column."""
     for node in ast.walk(cell):
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
             sides = node.left, node.comparators[0]
             for side, other in (sides, sides[::-1]):
                 if not isinstance(other, ast.Constant) or type(other.value) not in (str, int, float):
                     continue
-                column, changed = _column(side)
+                column, changed, of = _column(side)
+                if isinstance(of, ast.Name) and of.id in single:
+                    continue
                 if column and other.value != "":
                     yield Compared(column, other.value, changed)  # type: ignore[arg-type]
 
 
-def _column(node: ast.expr) -> tuple[str, tuple[str, ...]]:
-    """The column that an expression reads, and how it changes its values; "" if it is no such expression."""
+def _column(node: ast.expr) -> tuple[str, tuple[str, ...], ast.expr]:
+    """The column that an expression reads, how it changes its values, and of what it is one; "" if it is no
+    such expression.
+    """
     changed: list[str] = []
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         if node.func.attr == "get" and node.args:
-            return _text(node.args[0]), tuple(changed)
+            return _text(node.args[0]), tuple(changed), node.func.value
         if node.func.attr not in _CHANGES or node.args:
-            return "", ()
+            return "", (), node
         changed.insert(0, node.func.attr)
         node = node.func.value
         if isinstance(node, ast.Attribute) and node.attr == "str":  # df["a"].str.lower()
             node = node.value
-    return (_text(node.slice), tuple(changed)) if isinstance(node, ast.Subscript) else ("", ())
+    if isinstance(node, ast.Subscript):
+        return _text(node.slice), tuple(changed), node.value
+    return "", (), node
 
 
 def _text(node: ast.expr) -> str:
@@ -86,11 +146,11 @@ def _values(table: Any, column: str) -> Iterable[Any] | None:
     if type(table) is list and table and isinstance(table[0], dict):
         if not any(dict.__contains__(row, column) for row in table[:20] if isinstance(row, dict)):
             return None
-        rows = itertools.islice(table, _MOST_RECORDS)
+        rows = itertools.islice(table, _MOST_RECORDS + 1)
         return (dict.get(row, column) for row in rows if isinstance(row, dict))
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(table, pandas.DataFrame) and list(table.columns).count(column) == 1:
-        return iter(table[column].head(_MOST_RECORDS).tolist())
+        return iter(table[column].head(_MOST_RECORDS + 1).tolist())
     return None
 
 
@@ -104,16 +164,20 @@ class _Column:
         self._first: Any = None
         self._way = ""
 
-    def what_it_has(self, values: Iterable[Any], until: float) -> str:
-        """A sentence, if none is equal and some are like it; "" otherwise, and where the time is over."""
+    def what_it_has(self, values: Iterable[Any], until: float) -> str | None:
+        """A sentence, if none is equal and some are like it; "" if none is; None if one is equal, and where
+        the time is over, or they are too many.
+        """
         look: Callable[[Any], bool] = self._look_for_text
         if type(self._compared.value) is not str:
             look = self._look_for_number
         for number, value in enumerate(values):
             if look(value):
-                return ""
+                return None
             if number % _AT_A_TIME == 0 and time.monotonic() > until:
-                return ""
+                return None
+            if number == _MOST_RECORDS:
+                return None
         return self._said() if self._alike else ""
 
     def _look_for_text(self, value: Any) -> bool:
@@ -122,13 +186,15 @@ class _Column:
             if _number(self._literal) == value:
                 self._note(value, "number")
             return False
-        if type(value) is not str:
-            return False
+        if not isinstance(value, str):
+            return self._equals(value)
         changed = value
         for method in self._compared.changed:
             changed = getattr(changed, method)()
         if changed == self._compared.value:
             return True
+        if len(value) > _LONG:
+            return False
         low = value.casefold()
         if self._literal in low:
             self._note(value, "longer" if low.strip() != self._literal else "case")
@@ -137,9 +203,18 @@ class _Column:
     def _look_for_number(self, value: Any) -> bool:
         if type(value) in (int, float, bool):
             return bool(value == self._compared.value)
-        if type(value) is str and _number(value.strip()) == self._compared.value:
+        if not isinstance(value, str):
+            return self._equals(value)
+        if _number(value.strip()) == self._compared.value:
             self._note(value, "text")
         return False
+
+    def _equals(self, value: Any) -> bool:
+        """Of another type, as a Decimal is, or a number of numpy."""
+        try:
+            return bool(value == self._compared.value)
+        except Exception:  # pandas.NA, say: the cell did not find it equal either
+            return False
 
     def _note(self, value: Any, way: str) -> None:
         self._alike += 1
@@ -148,7 +223,7 @@ class _Column:
 
     def _said(self) -> str:
         column, wanted = f"{self._compared.column!r:.80}", f"{self._compared.value!r:.80}"
-        first = repr(self._first[:_SHOWN]) if type(self._first) is str else repr(self._first)
+        first = repr(str(self._first[:_SHOWN])) if isinstance(self._first, str) else repr(self._first)
         if self._way in ("number", "text"):
             kind = "numbers" if self._way == "number" else "text"
             return f"No value in the column {column} is {wanted}: it holds {kind}. Compare with {first}."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -135,3 +137,33 @@ def test_it_is_silent_where_any_value_is_equal_and_never_raises(table: list[Any]
     values = [row.get("a") for row in table if not isinstance(row.get("a"), Odd)]
     if any(type(value) is not bytes and value == wanted for value in values):
         assert said == []
+
+
+@pytest.mark.parametrize(
+    ("code", "variables"),
+    [
+        ("n = [r for r in t if r['price'] == 5]", {"t": [{"price": Decimal(5)}, {"price": "5.0"}]}),
+        ("n = [r for r in t if r['k'] == 'abc']", {"t": [{"k": np.str_("abc")}, {"k": "abcd"}]}),
+        ("n = [r for r in t if r['k'] == 404]", {"t": [{"k": np.int64(404)}, {"k": "404"}]}),
+        # another table, or none at all, is what is compared
+        ("n = [r for r in b if r['k'] == 'abc'], len(a)", {"a": [{"k": "abcd"}], "b": [{"k": "abc"}]}),
+        ("if mode['k'] == 'abc': print(len(t))", {"mode": {"k": "abc"}, "t": [{"k": "abcd"}]}),
+        # the cell has changed it since
+        ("for r in t:\n    if r['k'] == 'usa': r['k'] = 'USA'", {"t": [{"k": "USA"}]}),
+        ("t.loc[t['k'] == 'usa', 'k'] = 'USA'", {"t": pd.DataFrame({"k": ["USA"]})}),
+        ("t = t[~(t['k'] == 'bad')]", {"t": pd.DataFrame({"k": ["not bad"]})}),
+        ("t.drop(t[t['k'] == 'bad'].index, inplace=True)", {"t": pd.DataFrame({"k": ["not bad"]})}),
+        ("[t.remove(r) for r in list(t) if r['k'] == 'bad']", {"t": [{"k": "not bad"}]}),
+    ],
+)
+def test_nothing_is_told_that_may_be_false(code: str, variables: dict[str, Any]) -> None:
+    assert told(code, **variables) == []
+
+
+def test_nothing_is_told_of_a_table_that_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compared, "_MOST_RECORDS", 3)
+    code, table = "n = sum(r['k'] == 'abc' for r in t)", [{"k": "abcd"}] * 3
+    assert len(told(code, t=table)) == 1
+    table = [*table, {"k": "abc"}]
+    assert told(code, t=table) == told(code, t=pd.DataFrame(table)) == []
+    assert told(code, t=[{"k": "abc " * 50_000}]) == []

@@ -150,7 +150,8 @@ def _values(table: Any, column: str) -> Iterable[Any] | None:
         return (dict.get(row, column) for row in rows if isinstance(row, dict))
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(table, pandas.DataFrame) and list(table.columns).count(column) == 1:
-        return iter(table[column].head(_MOST_RECORDS + 1).tolist())
+        found: list[Any] = table[column].head(_MOST_RECORDS + 1).tolist()
+        return found
     return None
 
 

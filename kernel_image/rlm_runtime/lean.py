@@ -20,6 +20,8 @@ from typing import Any
 from rlm_runtime import bundle
 
 _CLIENT = "jupyter_client"
+_OF_PACKAGES = ("__all__", "__version__")
+"""Special names that only the code of a package gives; Python asks all modules for the others."""
 
 
 @contextlib.contextmanager
@@ -83,7 +85,7 @@ def _open_lazily(name: str, **known: str) -> None:
     def missing(wanted: str) -> Any:
         if wanted in known:
             return getattr(import_module(f"{name}.{known[wanted]}"), wanted)
-        if wanted.startswith("__"):
+        if wanted.startswith("__") and wanted not in _OF_PACKAGES:
             raise AttributeError(wanted)
         vars(package).pop("__getattr__", None)
         loader.exec_module(package)

@@ -16,6 +16,7 @@ USES = {
     "from ssl import SSLContext, PROTOCOL_TLS_SERVER\nprint(SSLContext(PROTOCOL_TLS_SERVER).verify_mode.name)": "CERT_NONE",
     "import asyncio.base_events, asyncio.selector_events as s\nprint(s.ssl.SSLError.__name__)": "SSLError",
     "import pdb\nprint(pdb.Pdb.__module__, pdb.set_trace.__module__)": "IPython.core.debugger IPython.core.debugger",
+    "import sys, jupyter_client\nprint('jupyter_client.manager' in sys.modules, jupyter_client.__version__ > '')": "False True",
     "from jupyter_client import KernelManager, BlockingKernelClient\nprint(KernelManager.__name__)": "KernelManager",
     "import jupyter_client\nprint(jupyter_client.find_connection_file.__module__)": "jupyter_client.connect",
     "print(get_ipython().kernel.parent.blocking_class.__module__)": "jupyter_client.blocking.client",

@@ -131,15 +131,20 @@ def _read(module: ModuleType) -> None:
         del _unread[name]
 
 
-def changed() -> list[int]:
-    """When something was put into the folders of the image's packages last, in seconds of the clock."""
-    return [int(os.stat(folder).st_mtime) for folder in sys.path if folder.startswith("/opt/rlm/")]
+def changed() -> list[str | int]:
+    """Which build of Python this is, and when something was put into the folders of the image's packages
+    last, in seconds of the clock.
+    """
+    return [sys.version] + [
+        int(os.stat(folder).st_mtime) for folder in sys.path if folder.startswith("/opt/rlm/")
+    ]
 
 
 def install() -> Finder | None:
     """Have modules found in the bundle from now on, until the finder is taken from `sys.meta_path`.
 
-    None where there is no bundle, or another image was made of this one, with other packages.
+    None where there is no bundle, or another image was made of this one, with another Python or other
+    packages.
     """
     try:
         with open(PLACE, "rb") as file:

@@ -196,12 +196,16 @@ def test_a_pattern_that_is_kept_is_the_one_that_re_compiles(text: Any, flags: in
     assert (again, again.groupindex, again.flags, key) == (made, made.groupindex, made.flags, int(flags))
 
 
-def test_a_bundle_of_other_packages_than_there_are_is_left_alone(
+def test_a_bundle_of_other_packages_or_another_python_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(bundle, "PLACE", str(tmp_path / "kernel.bundle"))
     before = list(sys.meta_path)
     assert bundle.install() is None
-    (tmp_path / "kernel.bundle").write_bytes(marshal.dumps(([1], {}, [])))
-    assert bundle.install() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version", f"{sys.version} of another day")
+        python = bundle.changed()
+    for other in ([1], python):
+        (tmp_path / "kernel.bundle").write_bytes(marshal.dumps((other, {}, [])))
+        assert bundle.install() is None
     assert sys.meta_path == before

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rlm_kernel.engine import events
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import MODEL_CALLS, CellResult
-from rlm_kernel.engine.totals import Totals, counted
+from rlm_kernel.engine.totals import counted
 from rlm_kernel.printable import printable
 
 MAX_TOLD = 200_000
@@ -21,8 +21,6 @@ class Reasoning:
     """A listener that tells what a run does: what the root model says, its cells and their outputs."""
 
     def __init__(self, put: Put) -> None:
-        self.totals = Totals()
-        """What was used, as soon as the run has ended, however it did."""
         self._put = put
         self._told = 0
         self._heard = False
@@ -46,8 +44,6 @@ class Reasoning:
                 self.tell(f"\n[{text}]\n")
             case events.Summarized():
                 self.tell("\n[The turns so far were summed up.]\n")
-            case events.RunFinished(totals=totals):
-                self.totals = self.totals + totals
 
     def say(self, text: str) -> None:
         """What is being set up, a line at a time."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def waited_for(asking: Callable[..., Coroutine[Any, Any, T]], *args: Any, **opti
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:
     """What it gives, from a loop in a thread. An interrupt of the thread that waits, as by a notebook's stop
-    button, cancels the work and waits for its end; what it gives all the same is given.
+    button, cancels the work, as in `result_of`.
     """
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
 
@@ -58,18 +58,41 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
         # In this context: Jupyter's kernel tells by it which cell an output belongs to, and OpenTelemetry
         # which span is current.
         running = pool.submit(contextvars.copy_context().run, run, main())
-        try:
-            return running.result()
-        except BaseException as interrupt:
-            if running.done():
-                raise
+
+        def cancel() -> None:
             loop, task = begun.result()
             assert task is not None
             loop.call_soon_threadsafe(task.cancel)
-            try:
-                return running.result()
-            except asyncio.CancelledError:
-                raise interrupt from None
+
+        return result_of(running, cancel)
+
+
+_LOOK = 0.5
+"""Seconds between two looks for an interrupt."""
+
+
+def result_of(working: Future[T], cancel: Callable[[], object]) -> T:
+    """What work in another thread gives. An interrupt of the thread that waits has the work cancelled, and is
+    raised when that has ended; what the work gives all the same is given.
+    """
+    try:
+        return _result_of(working)
+    except BaseException as interrupt:
+        if working.done():
+            raise
+        cancel()
+        try:
+            return _result_of(working)
+        except asyncio.CancelledError:
+            raise interrupt from None
+
+
+def _result_of(working: Future[T]) -> T:
+    # In steps: on Windows nothing interrupts a wait without an end, and elsewhere an interrupt that comes just
+    # before the wait, or in another thread, does not.
+    while not working.done():
+        wait((working,), _LOOK)
+    return working.result()
 
 
 PATIENCE = 5.0

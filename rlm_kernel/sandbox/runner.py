@@ -73,7 +73,8 @@ class _Cell:
         """It ended by an interrupt, as it says."""
         self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.replied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ask("")
+        self.request: str | None = None
+        """The id of the request; nothing that the kernel says answers it before it was sent."""
 
     def ask(self, request: str) -> None:
         """It was sent, as the request of that id."""

@@ -171,16 +171,7 @@ class Background:
             begun[0].add_done_callback(lambda task: _pass_on(task, done))
 
         self._loop.call_soon_threadsafe(begin)
-        try:
-            return done.result()
-        except BaseException as interrupt:
-            if done.done():
-                raise
-            self._loop.call_soon_threadsafe(lambda: begun[0].cancel())
-            try:
-                return done.result()
-            except asyncio.CancelledError:
-                raise interrupt from None
+        return loops.result_of(done, lambda: self._loop.call_soon_threadsafe(lambda: begun[0].cancel()))
 
     def close(self) -> None:
         """End the loop and its thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +196,26 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_stops_the_question_and_the_kernel_stays(isolated: Path, interruptible: None) -> None:
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def press_unheard() -> None:
+    """As an interrupt that comes in the moment before the main thread begins to wait: nothing wakes it."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupt", [press_ctrl_c, press_unheard])
+def test_an_interrupt_stops_the_question_and_the_kernel_stays(
+    isolated: Path, interruptible: None, interrupt: Callable[[], None]
+) -> None:
     asking = rlm("kept = 7; print('in it', flush=True); import time; time.sleep(1000)", "FINAL(kept)")
     pressed: list[bool] = []
 
     def press(event: Event) -> None:
         if "in it" in str(event) and not pressed:
             pressed.append(True)
-            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does: the main thread waits for the answer
+            interrupt()
 
     with asking:
         with pytest.raises(KeyboardInterrupt):

@@ -78,6 +78,51 @@ async def test_a_kernel_that_publishes_nothing_does_not_answer() -> None:
         await listen(Kernel(answers=False), 0.1)
 
 
+class Late(Kernel):
+    """A kernel whose welcome comes behind what it said of itself, as a cell is about to be sent."""
+
+    def __init__(self) -> None:
+        super().__init__(told("status", execution_state="starting"), answers=False)
+        self.replies: asyncio.Queue[Message] = asyncio.Queue()
+        self.awaited = asyncio.Event()
+
+    async def next(self) -> Message:
+        if self._published.empty():
+            self.awaited.set()
+        return await super().next()
+
+    def welcome(self) -> None:
+        self._published.put_nowait(told("iopub_welcome"))
+
+    def send(self, message: dict[str, Any]) -> None:
+        if message["msg_type"] == "execute_request":
+            self.replies.put_nowait(told("execute_reply", message["header"], status="ok"))
+            self._published.put_nowait(told("status", message["header"], execution_state="idle"))
+
+
+async def test_what_a_kernel_says_of_itself_before_a_cell_is_sent_is_no_output_of_the_cell() -> None:
+    kernel = Late()
+    shell = SimpleNamespace(send=kernel.send, next=kernel.replies.get)
+    channels: Any = SimpleNamespace(
+        session=Session(key=b"k"), shell=shell, iopub=kernel, control=kernel, close=kernel.close
+    )
+    runner = CellRunner(
+        channels, asyncio.get_running_loop().create_future(), no_signal, lambda _message: None
+    )
+    heard: list[int] = []
+    try:
+        await runner.wait_until_listening(60)
+        await kernel.awaited.wait()
+        kernel.welcome()
+        state = await runner.run(
+            "a", "pass", timeout=60, grace=1, on_output=lambda collector: heard.append(collector.messages)
+        )
+    finally:
+        await runner.close()
+    assert state.status == "ok"
+    assert heard == []
+
+
 class Lossy(Kernel):
     """A kernel that is interrupted as it is about to reply to a cell: that reply is lost, and what comes
     behind is answered.

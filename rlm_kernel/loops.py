@@ -88,8 +88,8 @@ def result_of(working: Future[T], cancel: Callable[[], object]) -> T:
 
 
 def _result_of(working: Future[T]) -> T:
-    # In steps: on Windows nothing interrupts a wait without an end, and elsewhere an interrupt that comes just
-    # before the wait, or in another thread, does not.
+    # In steps: on Windows nothing interrupts a wait without an end, and elsewhere one that comes just before
+    # the wait, or in another thread, does not.
     while not working.done():
         wait((working,), _LOOK)
     return working.result()

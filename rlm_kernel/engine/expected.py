@@ -58,10 +58,11 @@ class Expectation:
     def of_calls(self, card: Card, calls: int, chars: int) -> float | None:
         """So many calls of the model, with prompts of so many characters together."""
         seen = self._seen.get(card.role) or _Seen()
-        if card.input_price is not None and card.output_price is not None:
+        if card.prices is not None:
+            of_prompt, of_reply = card.prices
             read = seen.prompt / seen.chars if seen.prompt and seen.chars else 1 / CHARS_PER_TOKEN
             written = seen.completion / seen.calls if seen.calls else REPLY_TOKENS
-            return _amount((chars * read * card.input_price + calls * written * card.output_price) / 1e6)
+            return _amount((chars * read * of_prompt + calls * written * of_reply) / 1e6)
         return _amount(calls * seen.cost / seen.priced) if seen.priced else None
 
     def of_children(self, card: Card, calls: int) -> float | None:

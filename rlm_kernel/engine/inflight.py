@@ -8,17 +8,28 @@ from typing import Literal
 
 from rlm_kernel.engine.values import Role
 
+CHARS_PER_TOKEN = 4.0
+"""Of what is reckoned from characters."""
+
 
 @dataclass(frozen=True)
 class Asked:
     """A call to be made: for a sub model or a root model, which of them (the role of its card), with a prompt
-    of so many characters. `last`: for the last answer.
+    of so many characters. `last`: for the last answer. `prices`: of the model, in US dollars per million
+    tokens of a prompt and of a reply; None where they are not known.
     """
 
     role: Role
     model: str
     chars: int
     last: bool = False
+    prices: tuple[float, float] | None = None
+
+    def reckoned(self, heard: int = 0) -> tuple[float, float]:
+        """Money and tokens of the prompt, with so many characters of a reply. Without prices no money."""
+        prompt, reply = self.chars / CHARS_PER_TOKEN, heard / CHARS_PER_TOKEN
+        read, written = self.prices or (0.0, 0.0)
+        return (prompt * read + reply * written) / 1e6, prompt + reply
 
 
 @dataclass
@@ -103,8 +114,12 @@ class InFlight:
                 self._hold(ticket, self._release(ticket))
 
     def given_up(self, asked: Asked) -> tuple[float, float]:
-        """What a call may have used of money and tokens that was given up on its way."""
-        likely = self.likely(asked.model) or self.likely("sub") or Dearest()
+        """What a call may have used of money and tokens that was given up on its way: as the dearest of its
+        kind, and before the first of these its prompt, which its provider has read.
+        """
+        likely = self.likely(asked.model) or self.likely("sub")
+        if likely is None or not (likely.cost or likely.tokens):
+            return asked.reckoned()
         return likely.of("cost", asked.chars), likely.of("tokens", asked.chars)
 
     def likely(self, model: str) -> Dearest | None:

@@ -35,8 +35,6 @@ NEARLY = 0.8
 """Share of a limit at which the root model is told."""
 KEPT = 0.1
 """Share of a limit at most that is kept for the last answer."""
-CHARS_PER_TOKEN = 4.0
-"""Of what is reckoned from characters."""
 
 
 class Ledger:
@@ -149,17 +147,18 @@ class Ledger:
         *,
         model: str | None = None,
         last: bool = False,
+        prices: tuple[float, float] | None = None,
         waiting: Waiting = nullcontext,
     ) -> Call:
         """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
         role's own.
 
         Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is
-        always made. `waiting` is entered while calls of other runs are waited for. One that is given up on
-        its way counts against the limits as what it may have used. Raises BudgetExceeded: then nothing is to
-        be sent.
+        always made. `prices`: as of `Asked`. `waiting` is entered while calls of other runs are waited for.
+        One that is given up on its way counts against the limits as what it may have used. Raises
+        BudgetExceeded: then nothing is to be sent.
         """
-        return Call(self, Asked(role, model or role, chars, last), waiting)
+        return Call(self, Asked(role, model or role, chars, last, prices), waiting)
 
     async def reserve(
         self, asked: Asked, stack: contextlib.AsyncExitStack, waiting: Waiting
@@ -227,8 +226,9 @@ class Ledger:
         """
         cost, tokens = self._top._admission.flight.given_up(asked)
         if heard:
-            reckoned = (asked.chars + heard) / CHARS_PER_TOKEN
-            tokens, cost = reckoned, cost * reckoned / tokens if tokens else 0.0
+            known, reckoned = asked.reckoned(heard)
+            cost = known if asked.prices else cost * reckoned / tokens if tokens else 0.0
+            tokens = reckoned
         if asked.role == "sub" or self.is_child:
             self.approval.spend(cost)
         share = Shares.one(asked.model, lost_cost=cost)

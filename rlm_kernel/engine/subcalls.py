@@ -164,7 +164,9 @@ async def complete(
     if role == "root" and ledger.is_child and not last:
         expected = ledger.expected.of_calls(card, 1, chars(messages))
         await ledger.approval.check(ledger, card.name, expected, waiting)
-    calling = ledger.call(role, chars(messages), model=card.role, last=last, waiting=waiting)
+    calling = ledger.call(
+        role, chars(messages), model=card.role, last=last, prices=card.prices, waiting=waiting
+    )
     async with calling as call:
 
         def hear(piece: str, thought: bool) -> bool:

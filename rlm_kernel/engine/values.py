@@ -67,6 +67,13 @@ class Card:
     sees: bool | None = None
     about: str = ""
 
+    @property
+    def prices(self) -> tuple[float, float] | None:
+        """Of a prompt and of a reply; None where one of them is not known."""
+        if self.input_price is None or self.output_price is None:
+            return None
+        return self.input_price, self.output_price
+
 
 @dataclass(frozen=True)
 class Completion:

@@ -239,9 +239,8 @@ class LitellmModels:
                     endpoint.changes.append(change)
                     self._say(f"{endpoint.model} {_adapting.TOLD[change]}")
                 continue
-            wait = (
-                0.0 if outcome.retry_after else _wait(attempt)
-            )  # in the slots no call begins before that time
+            # After a pause that was asked for no call begins in the slots before that time.
+            wait = 0.0 if outcome.retry_after else _wait(attempt)
             next_in = max(wait, endpoint.slots.pause())
             retry = Retry(
                 outcome.reason, attempt - changed, endpoint.settings.retries + 1, next_in, outcome.retry_after
@@ -271,7 +270,7 @@ class LitellmModels:
                 async with asyncio.timeout(endpoint.settings.timeout):
                     response, exchange = await self._sent(endpoint, as_sent, watch)
             except TimeoutError:
-                return _Attempt(Failure("timeout", "no reply in time", retry=True))
+                return self._too_late(endpoint, request)
             tried = self._read(endpoint, request, response, exchange, code=code)
             failure = tried.outcome
             if isinstance(failure, Read) or tried.usage.total:
@@ -279,6 +278,12 @@ class LitellmModels:
             elif failure.retry and (failure.fault == "rate_limit" or failure.retry_after is not None):
                 endpoint.slots.refused(began, _pause(failure.retry_after))
         return tried
+
+    def _too_late(self, endpoint: Endpoint, request: Mapping[str, Any]) -> _Attempt:
+        """A request that was given up: its provider has read the prompt, and bills that at least."""
+        used = usage_of({}, _sent_chars(request), 0, endpoint.chars_per_token, stopped=True)
+        cost = self._cost(endpoint, {}, used, stopped=True)
+        return _Attempt(Failure("timeout", "no reply in time", retry=True), used, cost)
 
     async def _sent(
         self, endpoint: Endpoint, request: Mapping[str, Any], watch: Watch
@@ -311,12 +316,12 @@ class LitellmModels:
         received = len(outcome.text) + len(outcome.thoughts) if isinstance(outcome, Read) else 0
         if not found.get("usage") and not received:
             return _Attempt(outcome, exchange=exchange)  # a refusal: nothing is known to be used
-        sent = sum(len(message["content"]) for message in request["messages"])
+        sent = _sent_chars(request)
         stopped = exchange is not None and exchange.stopped
         used = usage_of(found, sent, received, endpoint.chars_per_token, stopped=stopped)
         if not used.estimated:
             endpoint.learn(sent, used.prompt)
-        return _Attempt(outcome, used, self._cost(endpoint, found, used, exchange), exchange)
+        return _Attempt(outcome, used, self._cost(endpoint, found, used, stopped=stopped), exchange)
 
     def _found(
         self, endpoint: Endpoint, response: Any, exchange: _http.Exchange | None
@@ -352,14 +357,13 @@ class LitellmModels:
         return found
 
     def _cost(
-        self, endpoint: Endpoint, found: Mapping[str, Any], used: Usage, exchange: _http.Exchange | None
+        self, endpoint: Endpoint, found: Mapping[str, Any], used: Usage, *, stopped: bool
     ) -> float | None:
         """US dollars by the settings' prices, else by what the provider says, else by litellm's table.
 
         Of a usage that is estimated there is no known cost, unless the reply was stopped by us, so that its
         provider could not tell.
         """
-        stopped = exchange is not None and exchange.stopped
         free = endpoint.settings.input_price == endpoint.settings.output_price == 0
         if used.estimated and not stopped and not free:
             return None
@@ -369,6 +373,10 @@ class LitellmModels:
         return _prices.cost(
             endpoint.settings, endpoint.entry, used, billed, tier if isinstance(tier, str) else ""
         )
+
+
+def _sent_chars(request: Mapping[str, Any]) -> int:
+    return sum(len(message["content"]) for message in request["messages"])
 
 
 def _share_slots(endpoints: Iterable[Endpoint]) -> None:

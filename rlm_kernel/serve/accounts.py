@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,9 +18,13 @@ from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.limits import ROUNDING
 from rlm_kernel.engine.purse import LocalPurse, Payment, Spent
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.loops import to_its_end
 from rlm_kernel.serve.keys import Key, read_object, write_whole
 from rlm_kernel.serve.refusals import Refused
 from rlm_kernel.session.environment import Say, silent
+
+KEEP_SECONDS = 5.0
+"""Between two looks at what is to be written down of the questions that run."""
 
 
 class Used(BaseModel):
@@ -78,7 +83,10 @@ class Account:
         cost = min((one for one in costs if one is not None), default=None)
         tokens = None if self._key.tokens is None else self._key.tokens - used.tokens
         if (cost is not None and cost <= ROUNDING) or (tokens is not None and tokens <= 0):
-            daily = today is not None and today <= ROUNDING
+            lasting = (tokens is not None and tokens <= 0) or (
+                self._key.cost is not None and self._key.cost - used.cost <= ROUNDING
+            )
+            daily = not lasting
             raise Refused(
                 429,
                 f"The key {self._key.name} has used all that it may{' today' if daily else ''}.",
@@ -110,6 +118,10 @@ class Accounts:
         """Of keys that have not asked since, and of some that may be gone."""
         self._accounts: dict[str, Account] = {}
         self._writing = asyncio.Lock()
+        self._kept: dict[str, dict[str, Any]] = {}
+        """What was written last."""
+        self._failing = False
+        """It could not be written, which is told once."""
 
     def of(self, key: Key) -> Account:
         if key.name not in self._accounts:
@@ -125,10 +137,24 @@ class Accounts:
         async with self._writing:  # else an older state might be written last
             used = self._read | {name: one.used for name, one in self._accounts.items()}
             content = {name: one.model_dump() for name, one in used.items()}
+            if content == self._kept:
+                return
             try:
                 await asyncio.to_thread(write_whole, self._path, content)
             except ConfigError as error:
-                self._say(f"{error} A restart would forget what was used since.")
+                if not self._failing:
+                    self._say(f"{error} A restart would forget what was used since.")
+                self._failing = True
+            else:
+                self._kept, self._failing = content, False
+
+    async def keep_up(self) -> None:
+        """Write down what was used every few seconds, where it has changed, for as long as it goes on: a
+        server that is killed writes nothing in its end.
+        """
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            await to_its_end(self.keep())  # a thread that was left would write an older state last
 
 
 @contextmanager

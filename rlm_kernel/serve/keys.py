@@ -140,6 +140,8 @@ def write_whole(path: Path, content: Any) -> None:
     try:
         with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             json.dump(content, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave an empty file in the place of the old one
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)

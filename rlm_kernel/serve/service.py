@@ -340,14 +340,16 @@ async def serving(
             service = Service(settings, opened, keys, accounts, await _at_once(settings))
             service.config_file, service.changes = config_file, given
             service.tools, service.say = tools, say
-            sweeping = asyncio.get_running_loop().create_task(service.sweep())
+            loop = asyncio.get_running_loop()
+            beside = {loop.create_task(service.sweep()), loop.create_task(accounts.keep_up())}
             try:
                 yield service
             finally:
-                sweeping.cancel()
+                for task in beside:
+                    task.cancel()
                 await asyncio.shield(service.kernels.close())
                 await asyncio.shield(accounts.keep())
-                await asyncio.wait({sweeping})
+                await asyncio.wait(beside)
 
 
 def _cut(text: str, chat: Chat) -> tuple[str, str | None]:

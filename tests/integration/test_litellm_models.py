@@ -235,6 +235,23 @@ async def test_a_time_out_holds_for_each_attempt(make: Make, openai_env: ModelSe
     await until(lambda: openai_env.disconnects == 2)
 
 
+async def test_each_attempt_that_had_no_reply_in_time_counts_as_its_prompt(
+    make: Make, openai_env: ModelServer
+) -> None:
+    prices = {"sub_llm__input_price": 10.0, "sub_llm__output_price": 30.0}
+    models = make(sub_llm__timeout=0.3, sub_llm__retries=1, **prices)
+    await models.warm_up()
+    long = [{"role": "user", "content": "a" * 4_000}]
+    openai_env.fail("hang", times=2)
+    spent = (await failing(models.complete(long, role="sub"))).spent
+    assert spent is not None
+    assert (spent.usage, spent.cost) == (Usage(2_000, 0, estimated=True), pytest.approx(0.02))
+    openai_env.fail("hang", times=1)
+    reply = await models.complete(long, role="sub")
+    assert reply.attempts == 2
+    assert reply.usage.prompt >= 1_000, "that of the first, and what the provider tells of the second"
+
+
 async def test_nobody_listening_is_a_connection_fault(make: Make) -> None:
     with ModelServer() as gone:
         pass

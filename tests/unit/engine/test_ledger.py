@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Completion, Role, Shares, Totals, Usage
+from rlm_kernel.engine.purse import LocalPurse
 from rlm_kernel.errors import BudgetExceeded
 
 
@@ -142,6 +143,44 @@ async def test_a_call_that_is_given_up_on_its_way_counts_as_what_it_may_have_use
     )
     await give_up(ledger, chars=400, sent=False)
     assert ledger.left()["tokens"] == 600
+
+
+@pytest.mark.parametrize(
+    ("prices", "heard", "cost", "tokens"),
+    [
+        ((10.0, 40.0), 0, 0.01, 1_000),
+        ((10.0, 40.0), 400, 0.014, 1_100),
+        (None, 0, 0.0, 1_000),  # nobody knows what it costs: limits of tokens hold
+        (None, 400, 0.0, 1_100),
+    ],
+)
+async def test_the_very_first_call_that_is_given_up_counts_as_its_prompt_and_what_came(
+    prices: tuple[float, float] | None, heard: int, cost: float, tokens: int
+) -> None:
+    purse = LocalPurse()
+    ledger = Ledger(Limits(), purse=purse)
+
+    async def left_on_its_way() -> None:
+        async with ledger.call("root", 4_000, prices=prices) as made:
+            made.sent()
+            made.heard(heard)
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await left_on_its_way()
+    totals = ledger.totals()
+    assert (totals.lost_cost, totals.lost_tokens) == (pytest.approx(cost), tokens)
+    assert (purse.spent.cost, purse.spent.tokens) == (pytest.approx(cost), tokens)
+    assert totals.cost == 0.0, "the account has what is known"
+
+
+async def test_a_first_call_that_still_waits_for_its_place_counts_nothing() -> None:
+    purse = LocalPurse()
+    ledger = Ledger(Limits(), purse=purse)
+    with pytest.raises(asyncio.CancelledError):
+        async with ledger.call("root", 4_000, prices=(10.0, 40.0)):
+            raise asyncio.CancelledError
+    assert (ledger.totals().lost_tokens, purse.spent.tokens, purse.spent.cost) == (0, 0, 0)
 
 
 async def test_the_first_calls_that_are_given_up_count_as_turns_of_the_root_do() -> None:

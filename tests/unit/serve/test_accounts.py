@@ -117,6 +117,48 @@ async def test_a_day_that_is_spent_says_when_to_come_again_and_the_next_day_has_
     assert refused.value.retry_after is None
 
 
+@pytest.mark.parametrize("limit", [{"cost": 1.0}, {"tokens": 100}])
+async def test_a_key_that_has_used_its_day_and_its_total_is_not_told_to_come_again_tomorrow(
+    today: list[str], limit: dict[str, float]
+) -> None:
+    account = Account(Key(name="ann", cost_per_day=1.0, **limit))
+    await spend(account, 1.0, 100)
+    with pytest.raises(Refused, match=r"has used all that it may\.$") as refused:
+        account.left()
+    assert refused.value.retry_after is None
+
+
+async def test_what_a_running_question_uses_is_written_down_before_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, written = tmp_path / "keys.json", asyncio.Event()
+    loop, write, times = asyncio.get_running_loop(), accounts.write_whole, []
+
+    def write_and_tell(path: Path, content: object) -> None:
+        write(path, content)
+        times.append(content)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(accounts, "KEEP_SECONDS", 0.001)
+    monkeypatch.setattr(accounts, "write_whole", write_and_tell)
+    known = Accounts(keys)
+    keeping = asyncio.create_task(known.keep_up())
+    run = Ledger(Limits(), purse=known.of(Key(name="ann")))
+    async with run.call("root", 100) as call:
+        call.sent()
+        call.settle(Completion("a reply", "a/model", Usage(10, 0), cost=0.5))
+    while not times or times[-1]["ann"]["cost"] != 0.5:
+        await asyncio.wait_for(written.wait(), 10)
+        written.clear()
+    count = len(times)
+    for _ in range(5):
+        await asyncio.sleep(0.002)
+    assert len(times) == count, "what has not changed is not written again"
+    assert Accounts(keys).of(Key(name="ann")).used.cost == 0.5, "as another server reads it after a kill"
+    keeping.cancel()
+    await asyncio.wait({keeping})
+
+
 async def test_a_question_that_goes_on_after_midnight_may_use_what_the_new_day_has(today: list[str]) -> None:
     account = Account(Key(name="ann", cost_per_day=1.0))
     run = Ledger(Limits(), purse=account)

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
+from rlm_kernel.pathtext import seen_from
+
 _LIKE = 0.6
 """How much names must be alike, from 0 to 1."""
 _PATH_LIKE = 0.72
@@ -45,7 +47,7 @@ def nearest_path(path: Path, *, other_ending: bool = True) -> Path | None:
                 return None
             step = here / found
         here = step
-    return here if wanted.is_absolute() else Path(os.path.relpath(here))
+    return here if wanted.is_absolute() else Path(seen_from(here))
 
 
 def is_same_name(one: str, other: str) -> bool:

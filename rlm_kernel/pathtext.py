@@ -10,7 +10,7 @@ import ntpath
 import os
 import posixpath
 import re
-from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from rlm_kernel import system
@@ -35,6 +35,14 @@ def to_text(path: str) -> str:
 def from_text(text: str) -> str:
     """The path that such a text stands for."""
     return os.fsdecode(unquote_to_bytes(text.removeprefix(_MARK))) if text.startswith(_MARK) else text
+
+
+def seen_from(path: Path, folder: Path = Path()) -> str:
+    """The path as it is seen from a folder; the whole one where it is on another drive of Windows."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:
+        return os.path.abspath(path)
 
 
 def recorded(text: str) -> PurePath:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.cli._streams import takes_all_of_unicode
+from rlm_kernel.pathtext import seen_from
 
 
 def shown_path(path: Path) -> str:
     """A path as it is typed from here; the whole one if it is on another drive of Windows."""
-    try:
-        return os.path.relpath(path)
-    except ValueError:
-        return str(path)
+    return seen_from(path)
 
 
 def json_line(value: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rlm_kernel.pathtext import seen_from
 from rlm_kernel.report import markup, outline, webpage
 
 PAGE = "index.html"
@@ -107,10 +108,10 @@ def _asked(row: Mapping[str, Any], folder: Path, beside: Path) -> Asked:
     cost, seconds, trace = _number(row.get("known_cost")), _number(row.get("seconds")), row.get("trace")
     link = page = ""
     if isinstance(trace, str) and trace:
-        place = os.path.relpath(beside / trace, folder)
+        place = seen_from(beside / trace, folder)
         link = _link(place)
         shown = f"{os.path.splitext(place)[0]}.html"
-        page = _link(shown) if os.path.isfile(folder / shown) else ""
+        page = _link(shown) if link and os.path.isfile(folder / shown) else ""
     return Asked(
         _line(row["id"], 100),
         _line(row.get("question")),
@@ -144,5 +145,10 @@ def _number(value: Any) -> float:
 
 
 def _link(place: str) -> str:
-    """A relative address: nothing in it is a scheme or a host."""
+    """A relative address: nothing in it is a scheme or a host. On another drive of Windows a file's, and ""
+    on another host, which whoever opens the page would sign in to.
+    """
+    if os.path.isabs(place):
+        address = Path(place).as_uri()
+        return address if address.startswith("file:///") else ""
     return quote(place.replace(os.sep, "/").encode("utf-8", "replace"), safe="/")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.pathtext import seen_from
 from rlm_kernel.proof.findings import Provenance
 from rlm_kernel.session.tree import with_children
 from rlm_kernel.trace.prompts import open_prompts
@@ -44,7 +44,7 @@ def records(
     from rlm_kernel.report import jsonl
 
     for one in with_children(top, lost) if children else [top]:
-        name = Path(os.path.relpath(one.path, top.path.parent)).as_posix()
+        name = Path(seen_from(one.path, top.path.parent)).as_posix()
         with open_prompts(one) as prompts:
             yield from jsonl.records(one, prompts, name, only)
             if prompts.trouble:

@@ -20,7 +20,7 @@ from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.session import contexts
 from rlm_kernel.session.contexts import written
-from rlm_kernel.session.globs import matching
+from rlm_kernel.session.globs import matching, why_none
 
 Context = Any
 """The path or paths of files and folders (`Path`), or an object as of `session.contexts.written`: a text,
@@ -169,7 +169,8 @@ def _matching(pattern: Path) -> list[Path]:
     found = [path for path in names if "**" not in pattern.parts or not path.is_dir()]
     if not found:
         raise UsageError(
-            f"Nothing matches {pattern}.", hint="Check the pattern; ** stands for folders at any depth."
+            f"Nothing matches {pattern}.",
+            hint=why_none(str(pattern)),
         )
     if len(found) > MAX_MATCHES:
         raise UsageError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.protocols import Models, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import UsageError, backstop
+from rlm_kernel.pathtext import seen_from
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.assembly import Assembly, history_of
@@ -151,7 +151,7 @@ class _Plan:
 
         def moved(call: dict[str, Any]) -> dict[str, Any]:
             return (
-                {**call, "trace": Path(os.path.relpath(there / call["trace"], here)).as_posix()}
+                {**call, "trace": Path(seen_from(there / call["trace"], here)).as_posix()}
                 if call.get("trace")
                 else call
             )

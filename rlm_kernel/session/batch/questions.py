@@ -23,7 +23,7 @@ from rlm_kernel.session.batch.item import Item
 from rlm_kernel.session.batch.rows import STDIN, BadLine, read_rows
 from rlm_kernel.session.contexts import is_file_like
 from rlm_kernel.session.contexttables import is_table
-from rlm_kernel.session.globs import matching
+from rlm_kernel.session.globs import matching, why_none
 from rlm_kernel.session.inputs import Beside, are_paths, beside
 from rlm_kernel.session.plainvalues import as_json
 
@@ -108,7 +108,7 @@ def for_each(question: str, patterns: Sequence[str]) -> Drafts:
         if number == before:
             raise UsageError(
                 f"No file matches {pattern}.",
-                hint="Check the pattern, and put it in quotes; ** stands for folders at any depth.",
+                hint=why_none(pattern),
             )
 
 

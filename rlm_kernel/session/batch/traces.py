@@ -12,6 +12,7 @@ from typing import Any
 
 from rlm_kernel import system
 from rlm_kernel.errors import TraceNotWritten, UsageError
+from rlm_kernel.pathtext import seen_from
 from rlm_kernel.report.batchindex import GENERATOR, PAGE, pages
 from rlm_kernel.report.listing import BATCH_INDEX
 from rlm_kernel.session.batch.results import rows
@@ -100,7 +101,7 @@ def _line(row: Mapping[str, Any], folder: Path, beside: Path) -> dict[str, Any]:
     kept = ("id", "status", "stop_reason", "cost", "tokens", "turns", "seconds", "line", "attempt", "node")
     error = row.get("error") or {}
     return {
-        "trace": os.path.relpath(beside / row["trace"], folder).replace(os.sep, "/"),
+        "trace": seen_from(beside / row["trace"], folder).replace(os.sep, "/"),
         **{name: row.get(name) for name in kept},
         "kind": error.get("kind"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -80,6 +81,24 @@ def test_links_lead_to_the_notebook_and_to_the_page_that_was_exported_beside_it(
         Seen(page).links[4],
     ]
     assert re.match(r"(\.\./)+", Seen(page).links[4]), "a path of this machine, and no host"
+
+
+@pytest.mark.parametrize(
+    ("trace", "links"), [("/drive/a.ipynb", ["file:///drive/a.ipynb"]), ("//evil.example/x/a.ipynb", [])]
+)
+def test_traces_on_another_drive_are_named_as_a_whole_and_no_other_host_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trace: str, links: list[str]
+) -> None:
+    def relpath(*_: Any) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", relpath)
+    if trace.startswith("//"):  # as Windows has it
+        monkeypatch.setattr(os.path, "abspath", lambda path: trace)
+        monkeypatch.setattr(Path, "as_uri", lambda self: f"file:{trace}")
+    page = written(tmp_path, line("a", trace=trace))
+    assert Seen(page).links == links
+    assert json.loads((tmp_path / "q.results.traces" / "index.jsonl").read_text())["trace"] == trace
 
 
 def test_what_others_have_said_is_text_on_the_page(tmp_path: Path) -> None:

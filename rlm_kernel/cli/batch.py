@@ -313,7 +313,7 @@ class _Running:
                 self._view.tell(f"{entry.id}: {done.failure.kind}: {done.failure.message[:300]}")
             elif self._failed == _SHOWN + 1:
                 self._view.tell(
-                    "More questions fail; they are counted in the end, and why is in the results."
+                    "Further failures are not shown here; the results say why each question failed."
                 )
         _events.answered(self.report.event(entry, done))
 
@@ -322,7 +322,10 @@ class _Running:
         if self._bad <= _SHOWN:
             print(f"rlm: line {line.number} is left out: {printable(line.why)}", file=sys.stderr)
         elif self._bad == _SHOWN + 1:
-            print("rlm: more lines are left out; they are counted in the end.", file=sys.stderr)
+            print(
+                "rlm: further lines that are left out are not shown here; the summary counts them.",
+                file=sys.stderr,
+            )
 
 
 def _of_running(name: str, doing: Doing) -> Mapping[str, Any]:

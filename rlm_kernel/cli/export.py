@@ -141,8 +141,8 @@ def _lines(
         print(f"rlm: {printable(why)}", file=sys.stderr)
     if partly:
         print(
-            f"rlm: of {partly:,} of {total:,} calls the full prompt is not kept, only its beginning "
-            '("complete": false).',
+            f"rlm: {partly:,} of {total:,} calls have only the beginning of their prompt: the trace does "
+            'not keep the rest ("complete": false).',
             file=sys.stderr,
         )
 

@@ -68,7 +68,7 @@ def gc(
             typer.echo(f"rlm: the trace of a killed run was completed: {printable(str(path))}", err=True)
         for one in alone:
             typer.echo(
-                f"rlm: without its trace, kept: {printable(str(one.path))} ({one.size / 1e6:,.1f} MB). "
+                f"rlm: kept without its trace: {printable(str(one.path))} ({one.size / 1e6:,.1f} MB). "
                 "Remove it unless you moved the trace and want to replay it.",
                 err=True,
             )

@@ -101,4 +101,4 @@ def _make_key(path: Path | None, name: str) -> None:
         raise UsageError("No key file is named.", hint="rlm serve --key-file keys.json --new-key NAME")
     made = new_key(path, name)
     typer.echo(made)
-    typer.echo(f"{path} has its digest alone: note the key now.", err=True)
+    typer.echo(f"{path} keeps only a digest of the key: note the key now.", err=True)

@@ -45,7 +45,11 @@ def _template(name: str) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(file),
     )
     environment.globals |= {"seconds": outline.seconds, "money": outline.money, "plain": markup.plain}
-    return environment.from_string(file(name))
+    return environment.get_template(name)

@@ -319,4 +319,4 @@ rlm.ask("What?", trace=Path("t.ipynb"))
     notebook.unlink()
     assert told()["without_trace"] == [{"path": str(traces / "t.tools"), "size": 19}]
     assert kept[0].exists()
-    assert "without its trace, kept: " in rlm("gc", "--set", f"trace.dir={traces}").stderr
+    assert "kept without its trace: " in rlm("gc", "--set", f"trace.dir={traces}").stderr

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Final, Literal, NamedTuple
 
 from rlm_kernel import system
 from rlm_kernel.engine.protocols import Totals
@@ -28,6 +28,8 @@ from rlm_kernel.session.batch.questions import Entry, key_of
 Status = Literal["answered", "no_answer", "failed"]
 Retry = Literal["no", "passing", "all"]
 """Which questions are asked again that have failed, or have no answer."""
+STOPPED: Final = "Stopped"
+"""The kind of failure of a question that was stopped half-way, and had used something by then."""
 _BEGIN = b'{"id": '
 _QUESTION = 500
 """Characters of a question that a line has."""
@@ -36,7 +38,9 @@ _FIELDS = ("id", "status", "digest", "attempt")
 
 @dataclass(frozen=True)
 class Paid:
-    """What questions took together. `unpriced`: replies whose price is not known, which `cost` lacks."""
+    """What questions took together, with what calls may have used that were given up. `unpriced`: replies
+    whose price is not known, which `cost` lacks.
+    """
 
     cost: float = 0.0
     tokens: int = 0
@@ -164,8 +168,8 @@ class Results:
             return "new"
         if last.digest != entry.digest:
             return "changed"
-        if last.status != "answered" and last.kind == BATCH:
-            return "again"  # there was no money left for it
+        if last.status != "answered" and last.kind in (BATCH, STOPPED):
+            return "again"  # there was no money left for it, or no time
         failed = last.status == "failed" and last.passing
         return (
             "again"
@@ -238,6 +242,8 @@ def row_of(entry: Entry, done: Done, totals: Totals, attempt: int, beside: Path)
         "known_cost": totals.known_cost,
         "tokens": totals.usage.total,
         "unpriced": totals.unpriced,
+        "lost_cost": totals.lost_cost,
+        "lost_tokens": totals.lost_tokens,
         "calls": totals.calls,
         "turns": totals.turns,
         "seconds": round(done.seconds, 3),
@@ -307,4 +313,8 @@ def _paid(row: Mapping[str, Any]) -> Paid:
         value = row.get(name)
         return value if isinstance(value, int | float) and 0 <= value < 1e15 else 0
 
-    return Paid(float(number("known_cost")), int(number("tokens")), int(number("unpriced")))
+    return Paid(
+        float(number("known_cost") + number("lost_cost")),
+        int(number("tokens") + number("lost_tokens")),
+        int(number("unpriced")),
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.config import Settings
-from rlm_kernel.engine.protocols import Totals
+from rlm_kernel.engine.protocols import Totals, Usage
 from rlm_kernel.engine.purse import BATCH
 from rlm_kernel.errors import BudgetExceeded, NoAnswer, RLMError, UsageError
 from rlm_kernel.loops import to_its_end
@@ -25,7 +25,7 @@ from rlm_kernel.session.batch.engine import Engine
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.questions import Entries, Entry
-from rlm_kernel.session.batch.results import Paid, Results, Retry, row_of
+from rlm_kernel.session.batch.results import STOPPED, Paid, Results, Retry, row_of
 from rlm_kernel.session.batch.rows import BadLine
 from rlm_kernel.session.batch.traces import Traces
 
@@ -169,6 +169,8 @@ class Batch:
         self._heard = Heard()
         self._ids: dict[str, str] = {}
         """Of the questions that are asked now, by the names that the engine knows them by."""
+        self._used: Mapping[str, Doing] = {}
+        """By the questions that were at work when all were stopped."""
         self._first: Counter[str] = Counter()
         """Kinds of failures, until anything else comes."""
         self.tally = Tally()
@@ -181,7 +183,8 @@ class Batch:
         """What comes of each question, as it comes; a bad line is a failure. What is in the results already
         is neither asked nor told.
 
-        Leaving it stops what runs, and this counts as not asked; what has its answer is in the results.
+        Leaving it stops what runs, which is asked again another time; what it has used by then is in the
+        results, as is what has its answer.
 
         Raises:
             BudgetExceeded: all may use no more; what was running has ended by itself.
@@ -225,6 +228,7 @@ class Batch:
         finally:
             if reading is not None:
                 reading.cancel()
+            self._used = self._engine.doing()
             await _stopped(running)
         if ended is not None:
             raise ended
@@ -261,6 +265,9 @@ class Batch:
             self._ids[entry.item.id] = str(entry.id)
             try:
                 done = await self._engine.answer(entry.item, trace)
+            except asyncio.CancelledError:
+                await to_its_end(self._keep_stopped(entry, trace))
+                raise
             finally:
                 self.tally.running -= 1
                 del self._ids[entry.item.id]
@@ -281,6 +288,21 @@ class Batch:
         self.tally.count(entry, done, totals)
         self._heard.done(entry, done)
 
+    async def _keep_stopped(self, entry: Entry, trace: Path) -> None:
+        """A question that was stopped half-way has a line of what it has used, which later runs count."""
+        failure = Failure(
+            STOPPED, "It was stopped half-way.", "The same command asks it again.", passing=True
+        )
+        done = Done(entry.item, failure=failure, trace=trace)
+        totals = await asyncio.to_thread(_spent, done)
+        if not _counts(totals) and (seen := self._used.get(entry.item.id)):
+            done = replace(done, trace=None, node=seen.node)  # it is on another machine
+            totals = Totals(known_cost=seen.cost, root_usage=Usage(seen.tokens, 0), turns=seen.turns)
+        if self._results is None or not _counts(totals):
+            return
+        beside = self._results.path.absolute().parent
+        await self._results.add(row_of(entry, done, totals, self._results.attempt(entry), beside))
+
     def _used_up(self) -> BudgetExceeded | None:
         paid = self.tally.paid if self._results is None else self._results.paid
         what = self._how.budget.used_up(paid)
@@ -297,6 +319,11 @@ class Batch:
             f"The first {ALIKE} questions have all failed, as {kind}. The last: {done.failure.message}",
             hint=f"{done.failure.hint}\nWith --keep-going the others are asked all the same.".strip(),
         )
+
+
+def _counts(totals: Totals) -> bool:
+    """Whether anything was used that counts in a budget."""
+    return any((totals.known_cost, totals.lost_cost, totals.usage.total, totals.lost_tokens))
 
 
 def _over(what: str) -> BudgetExceeded:

@@ -294,7 +294,7 @@ def test_an_export_says_where_prompts_are_not_whole(rlm: Run, tmp_path: Path) ->
     trace = write(tmp_path / "t.ipynb", prompts="preview")
     done = rlm("export", trace, "--jsonl")
     assert [json.loads(line)["complete"] for line in done.stdout.splitlines()] == [False] * 4
-    assert "of 4 of 4 calls the full prompt is not kept" in done.stderr
+    assert "4 of 4 calls have only the beginning of their prompt" in done.stderr
     short = write(tmp_path / "u.ipynb", prompts="preview", word="")
     assert [one["complete"] for one in exported(rlm, short, "--only", "sub")] == [True] * 3
 

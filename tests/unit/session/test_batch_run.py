@@ -252,6 +252,50 @@ def test_where_the_budget_is_used_up_no_more_are_asked_and_a_later_run_knows(
     assert len(asyncio.run(run(Stub(answer), (f"q{n}" for n in range(100)), out))) == 100 - left
 
 
+def test_what_stopped_questions_have_used_counts_in_the_next_run_and_they_are_asked_again(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "r.jsonl"
+
+    class Interrupted(Stub):
+        def doing(self) -> dict[str, Doing]:
+            return {"a": Doing(turns=2, tokens=100, cost=0.75)} if self.running else {}
+
+    async def first_run() -> None:
+        async def answer(item: Item) -> Done:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        engine = Interrupted(answer, places=2)
+        task = asyncio.create_task(
+            run(engine, [{"id": "a", "question": "A?"}, {"id": "b", "question": "B?"}], out)
+        )
+        await until(lambda: engine.running == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(first_run())
+    (row,) = rows(out)
+    assert (row["id"], row["error"]["kind"], row["known_cost"], row["tokens"]) == ("a", "Stopped", 0.75, 100)
+    again = [{"id": "a", "question": "A?"}, {"id": "b", "question": "B?"}]
+    with pytest.raises(BudgetExceeded, match=r"\$0\.7500 of \$0\.5000"):
+        asyncio.run(run(Stub(), again, out, How(Budget(cost=0.5))))
+    assert len(asyncio.run(run(Stub(), again, out, How(Budget(cost=1.0))))) == 2
+    assert asyncio.run(run(Stub(), again, out)) == []
+
+
+def test_calls_that_were_given_up_count_in_the_budget_of_the_next_run(tmp_path: Path) -> None:
+    async def answer(item: Item) -> Done:
+        done = answered(item)
+        assert done.result is not None
+        return replace(done, result=replace(done.result, totals=Totals(lost_cost=2.0, lost_tokens=10)))
+
+    asyncio.run(run(Stub(answer), ["a"], tmp_path / "r.jsonl"))
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(run(Stub(), ["a", "b"], tmp_path / "r.jsonl", How(Budget(cost=1.0))))
+
+
 def test_a_budget_that_all_questions_have_used_up_is_no_error(tmp_path: Path) -> None:
     async def answer(item: Item) -> Done:
         return answered(item, cost=0.5)

@@ -145,7 +145,7 @@ class DockerProvisioner(KernelProvisionerBase):
         from docker.errors import APIError
 
         with docker_errors(), contextlib.ExitStack() as failing:
-            client = connect()
+            client = connect(known=True)
             failing.callback(client.close)
             traits = engine_traits(client)
             try:

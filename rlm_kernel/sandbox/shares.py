@@ -147,7 +147,7 @@ class Shares:
             Mount(str(place), volume, type="volume", read_only=True, no_copy=True)
             for place, volume in sent.items()
         ]
-        if any(share.inside == LATE and self._unseen(share) for share in self._shares):
+        if self._sends_late():
             # An engine makes none without a name for reading alone.
             told = {volumes.SENT: "late", **labels, **containers.owner_labels()}
             mounts.append(
@@ -156,6 +156,10 @@ class Shares:
                 )
             )
         return mounts
+
+    def _sends_late(self) -> bool:
+        """Whether what is given later is sent, to a volume of the container's own."""
+        return any(share.inside == LATE and self._unseen(share) for share in self._shares)
 
     def refused(self, said: str) -> bool:
         """Whether an engine that refused a container, in these words, does so because it does not see some of
@@ -190,8 +194,8 @@ class Shares:
         with docker_errors():
             if not all(volumes.is_there(client, volume) for volume, _, _ in set(self._places.values())):
                 return False
-            self.joined(container)
-            if self._depot:
+            if self._sends_late():
+                self._depot = volumes.late(container.name)
                 for name, source in self._late():
                     self._put(client, name, source, sender.say, threading.Event())
         return True

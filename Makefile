@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-hostile bench lint image clean setup browser engines types-linux types-darwin types-win32 types-beside
 BIN := .venv/bin
-TYPED := __main__ asyncwire bridge handover hosttools line queries wire
+TYPED := __main__ asyncwire bridge bundle bundling first handover hosttools line queries wire
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20

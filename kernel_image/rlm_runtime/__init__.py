@@ -8,8 +8,7 @@ checks here only make messages clear.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # `typing` comes from the bundle, which is not there yet
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 from rlm_runtime import charsets, memory
 from rlm_runtime.unpacking import NAME, Budget, Unreadable
 
+_TAR_HEADER = 512
 _PIECE = 1 << 16
 _LOCAL = struct.Struct("<4s5H3I2H")
 _OUT = 1 << 20
@@ -282,10 +283,12 @@ def _tar_pieces(
 
 def is_tar(head: bytes) -> bool:
     """Whether data that begins so is a tar: its first header's checksum is right."""
-    if len(head) < tarfile.BLOCKSIZE or not head.strip(b"\0"):
+    head = head[:_TAR_HEADER]
+    # Fields are filled up with zeros, and no text has one: so for a text `tarfile` is not even read.
+    if len(head) < _TAR_HEADER or b"\0" not in head or not head.strip(b"\0"):
         return False
     try:
-        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return False
     return True

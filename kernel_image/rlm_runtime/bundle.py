@@ -1,8 +1,10 @@
-"""The code of the modules that a kernel imports before its first cell, in one file of the image.
+"""The code of the modules that a kernel imports before its first cell, in two files of the image: those of
+the first process, which the kernel has from it, and all others.
 
 Hundreds of files that are looked for, opened and read one by one take twice as long. So do the regular
-expressions that they compile, which are kept as well. The file is written when the image is built
-(`bundling`), by the Python that reads it. Without it, as outside of an image, modules are imported as ever.
+expressions that they compile, which are kept as well. The files are written when the image is built
+(`bundling`), by the Python that reads them. Without them, as outside of an image, modules are imported as
+ever. This module is read before them: it imports what `python -m` has imported already.
 
 Some modules are imported by others long before anything of them is used, if it ever is. These stay unread:
 their code runs once somebody asks for something of theirs.
@@ -12,46 +14,42 @@ Code in a cell sees none of this: modules and their loaders are as if Python had
 
 from __future__ import annotations
 
-import _sre  # type: ignore[import-not-found]
+import contextlib
 import marshal
 import os
-import re
 import sys
-import threading
+from _thread import RLock
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
-from typing import Any, NamedTuple
 
-PLACE = "/opt/rlm/kernel.bundle"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    Kept = tuple[str, str | None, bool, Any]
+    """Of a module: where its source and its bytecode are, whether it is a package, and its code.
+
+    That of one which stays unread is bytes of `marshal`.
+    """
+
+FIRST, KERNEL = "/opt/rlm/first.bundle", "/opt/rlm/kernel.bundle"
 _KNOWN = frozenset(
     ("__class__", "__name__", "__spec__", "__loader__", "__package__", "__file__", "__cached__", "__path__")
 )
 """Attributes that a module has before its code has run."""
 
 
-class Kept(NamedTuple):
-    """A module: where its source and its bytecode are, whether it is a package, and its code.
-
-    That of one which stays unread is bytes of `marshal`.
-    """
-
-    source: str
-    cached: str | None
-    is_package: bool
-    code: Any
-
-
 class Finder:
     """Finds the modules that are kept. Owned by the main thread, before the first cell."""
 
-    def __init__(self, kept: dict[str, tuple[Any, ...]]) -> None:
-        """`kept`: a `Kept` of each module."""
+    def __init__(self, kept: dict[str, Kept]) -> None:
         self._kept = kept
 
     def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
         """Called by `import`; a module is found once."""
         found = self._kept.pop(name, None)
-        return None if found is None else spec_of(name, Kept(*found))
+        return None if found is None else spec_of(name, found)
 
 
 class _Loader:
@@ -64,9 +62,9 @@ class _Loader:
         """An ordinary module is made."""
 
     def exec_module(self, module: ModuleType) -> None:
-        spec, code = module.__spec__, self._kept.code
+        spec, (source, _, _, code) = module.__spec__, self._kept
         assert spec is not None
-        spec.loader = module.__loader__ = SourceFileLoader(spec.name, self._kept.source)
+        spec.loader = module.__loader__ = SourceFileLoader(spec.name, source)
         if isinstance(code, bytes):
             _unread[spec.name] = _Code(code)
             module.__class__ = Unread
@@ -76,11 +74,12 @@ class _Loader:
 
 def spec_of(name: str, kept: Kept) -> ModuleSpec:
     """What `import` makes the module of."""
-    spec = ModuleSpec(name, _Loader(kept), origin=kept.source, is_package=kept.is_package)  # type: ignore[arg-type]
+    source, cached, is_package, _ = kept
+    spec = ModuleSpec(name, _Loader(kept), origin=source, is_package=is_package)  # type: ignore[arg-type]
     spec.has_location = True
-    spec.cached = kept.cached
+    spec.cached = cached
     if spec.submodule_search_locations is not None:
-        spec.submodule_search_locations.append(kept.source.rpartition("/")[0])
+        spec.submodule_search_locations.append(source.rpartition("/")[0])
     return spec
 
 
@@ -89,7 +88,7 @@ class _Code:
 
     def __init__(self, code: bytes) -> None:
         self.code = code
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.runs = False
 
 
@@ -140,22 +139,39 @@ def changed() -> list[str | int]:
     ]
 
 
-def install() -> Finder | None:
-    """Have modules found in the bundle from now on, until the finder is taken from `sys.meta_path`.
+@contextlib.contextmanager
+def installed(place: str) -> Iterator[None]:
+    """Within this, modules are found in one of the bundles, and its regular expressions are compiled.
 
-    None where there is no bundle, or another image was made of this one, with another Python or other
-    packages.
+    Nothing is different where there is no bundle, or another image was made of this one, with another Python
+    or other packages.
     """
-    try:
-        with open(PLACE, "rb") as file:
-            then, kept, patterns = marshal.loads(file.read())
-    except OSError:
-        return None
-    if then != changed():
-        return None
+    if (read := _read_from(place)) is None:
+        yield
+        return
+    kept, patterns = read
+    finder = Finder(kept)
+    sys.meta_path.insert(0, finder)
+    import _sre  # type: ignore[import-not-found]
+    import re
+
     # As if `re.compile` had made them: for the modules it is a look into its cache.
     for text, flags, made in patterns:
         re._cache[type(text), text, flags] = _sre.compile(*made)  # type: ignore[attr-defined]
-    finder = Finder(kept)
-    sys.meta_path.insert(0, finder)
-    return finder
+    try:
+        yield
+    finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
+
+
+def _read_from(place: str) -> tuple[dict[str, Kept], list[tuple[Any, ...]]] | None:
+    """Its modules, and its regular expressions: text and flags of each, and what it is made of."""
+    import mmap  # which saves a copy
+
+    try:
+        with open(place, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all_of_it:
+            then, kept, patterns = marshal.loads(all_of_it)
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+    return (kept, patterns) if then == changed() else None

@@ -6,7 +6,6 @@ model.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -48,6 +47,8 @@ class Handover:
         as_text = isinstance(context, LazyText) or (isinstance(context, str) and _plain(context))
         form: Literal["text", "json"] = "text" if as_text else "json"
         pieces = _pieces(context) if as_text else _json(context)
+        import hashlib  # not with the kernel's other modules: that one has OpenSSL, and is fast
+
         digest = hashlib.sha256()
         self._name = f"{os.getpid()}-{next(_numbers)}"
         wire.hand(self._name, b"")

@@ -20,6 +20,7 @@ from typing import Any
 from rlm_runtime import bundle
 
 _CLIENT = "jupyter_client"
+_WITHOUT_OPENSSL = ("hashlib", "hmac")
 _OF_PACKAGES = ("__all__", "__version__")
 """Special names that only the code of a package gives; Python asks all modules for the others."""
 
@@ -37,24 +38,25 @@ def imports(*, debugger: bool) -> Iterator[None]:
         "packaging.version": _module(
             "packaging.version", Version=lambda text: import_module("packaging.version").Version(text)
         ),
+        "_hashlib": None,  # OpenSSL: what signs Jupyter's messages has Python's own digests
     }
     gc.disable()  # nothing of what is imported is garbage
-    finder = None if debugger else bundle.install()
     sys.modules.update(stand_ins)
-    _open_lazily(
-        _CLIENT,
-        write_connection_file="connect",
-        find_connection_file="connect",
-        BlockingKernelClient="blocking.client",
-    )
     try:
-        yield
+        with contextlib.nullcontext() if debugger else bundle.installed(bundle.KERNEL):
+            _open_lazily(
+                _CLIENT,
+                write_connection_file="connect",
+                find_connection_file="connect",
+                BlockingKernelClient="blocking.client",
+            )
+            yield
     finally:
-        if finder in sys.meta_path:
-            sys.meta_path.remove(finder)
         for name, stand_in in stand_ins.items():
-            if sys.modules.get(name) is stand_in:
+            if name in sys.modules and sys.modules[name] is stand_in:
                 del sys.modules[name]
+        for name in _WITHOUT_OPENSSL:
+            sys.modules.pop(name, None)
         gc.freeze()  # nor will it be
         gc.enable()
 

@@ -69,13 +69,19 @@ def is_gone(pid: str) -> bool:
 
 
 def create(client: DockerClient, name: str, *, labels: dict[str, str], **options: Any) -> Container:
-    """Make a container.
+    """Make a container, of which no more is known then than its name and id.
 
     If that fails, by an interrupt too, none of that name is left. Blocking. Raises what docker-py raises.
     """
+    from docker.models.containers import ContainerCollection
+
+    all_of_them: Any = ContainerCollection(client)
+    # docker-py would ask the engine about the new one, and kernels are many.
+    all_of_them.get = lambda id: all_of_them.prepare_model({"Id": id, "Name": f"/{name}"})
     mark = secrets.token_hex(8)
     try:
-        return client.containers.create(name=name, labels=labels | {_MARK: mark}, **options)
+        made: Container = all_of_them.create(name=name, labels=labels | {_MARK: mark}, **options)
+        return made
     except BaseException as error:
         remove_late(client, name, mark=mark, seconds=_late(error))
         raise

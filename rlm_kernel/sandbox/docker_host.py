@@ -24,8 +24,11 @@ FACTS_SECONDS = 60.0
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
 
 
-def connect() -> DockerClient:
+def connect(*, known: bool = False) -> DockerClient:
     """A client of the engine that is meant (`engine_address`). Blocking: call it in a thread.
+
+    `known`: one that has answered within FACTS_SECONDS is not asked whether it is there. Whoever makes many
+    containers is told by the next request.
 
     Raises:
         DockerError: no engine, no permission on its socket, or no answer within ANSWER_SECONDS.
@@ -37,7 +40,11 @@ def connect() -> DockerClient:
     with docker_errors():
         client = _client(address)
         try:
-            client.api._version = _version(client)
+            version = _lately(str(address)) if known else ""
+            if not version:
+                version = _version(client)
+                _answered[str(address)] = time.monotonic(), version
+            client.api._version = version
         except BaseException as error:
             client.close()
             if isinstance(error, APIError):  # it may be no engine at all: say where it is
@@ -46,6 +53,16 @@ def connect() -> DockerClient:
     client.api.timeout = DEFAULT_TIMEOUT_SECONDS
     client.api._place = str(address)
     return client
+
+
+_answered: dict[str, tuple[float, str]] = {}
+"""When each engine was last asked for its version, and the version."""
+
+
+def _lately(place: str) -> str:
+    """The version of an engine that has told it within FACTS_SECONDS, else ""."""
+    asked, version = _answered.get(place, (-FACTS_SECONDS, ""))
+    return version if time.monotonic() - asked < FACTS_SECONDS else ""
 
 
 def _version(client: DockerClient) -> str:

@@ -209,7 +209,9 @@ class DockerKernel:
     async def describe(self, whole: int = 0) -> ContextInfo:
         """What `context` is, by the kernel's own word. `whole`: as of the protocol."""
         assert self._runner is not None
-        found = kernel_says.Described.of(await self._runner.evaluate(DESCRIPTION))
+        asked = {"about": DESCRIPTION} | ({"whole": WHOLE.format(limit=whole)} if whole > 0 else {})
+        told = await self._runner.evaluate_all(asked)
+        found = kernel_says.Described.of(told.get("about"))
         if found is None:
             raise KernelError(
                 "The kernel started, but its runtime does not work.", hint="`rlm image build --force`"
@@ -217,8 +219,7 @@ class DockerKernel:
         info = found.info()
         if not 0 < info.total_chars <= whole or info.about:
             return info
-        told = await self._runner.evaluate(WHOLE.format(limit=whole))
-        return replace(info, whole=kernel_says.whole(told, whole))
+        return replace(info, whole=kernel_says.whole(told.get("whole"), whole))
 
     async def search(self, wanted: Search) -> Found | None:
         """What a search of the loaded files finds, by the kernel's own word; None where it takes longer than

@@ -127,7 +127,9 @@ class DockerProvisioner(KernelProvisionerBase):
                 self._creation = asyncio.create_task(asyncio.to_thread(self._create))
                 self._container = await asyncio.shield(self._creation)
                 made()
-                if await asyncio.to_thread(shares.made, self._container, self.spec.sender):
+                if not shares.sends or await asyncio.to_thread(
+                    shares.made, self._container, self.spec.sender
+                ):
                     await self._there(self._connect())
                     async with asyncio.timeout(self.spec.start_timeout):
                         await self._there(self._greet(again=False, told=expected))
@@ -145,7 +147,7 @@ class DockerProvisioner(KernelProvisionerBase):
         from docker.errors import APIError
 
         with docker_errors(), contextlib.ExitStack() as failing:
-            client = connect()
+            client = connect(known=True)
             failing.callback(client.close)
             traits = engine_traits(client)
             try:
@@ -336,8 +338,9 @@ class DockerProvisioner(KernelProvisionerBase):
         if self._container is not None:
             if not (self._ends and await in_daemon(is_gone_soon, self._container, END_SECONDS)):
                 await in_daemon(remove_container, self._container)
-            with contextlib.suppress(Exception):  # the engine is gone
-                await in_daemon(self.spec.shares.ended, self._container.client)
+            if self.spec.shares.sent:
+                with contextlib.suppress(Exception):  # the engine is gone
+                    await in_daemon(self.spec.shares.ended, self._container.client)
             self._container.client.close()
             room.ended()
         self._container = self._creation = None

@@ -246,7 +246,7 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
         await waiting.at(starts.gate, "waiting for its turn: others start their kernels first")
         gate.callback(starts.gate.release)
         async with contextlib.AsyncExitStack() as inside:
-            client = await asyncio.to_thread(connect)
+            client = await asyncio.to_thread(connect, known=True)
             inside.callback(client.close)
             folder = _line_of(client.api.base_url)
             _lines.add(folder)

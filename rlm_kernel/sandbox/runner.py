@@ -291,14 +291,18 @@ class CellRunner:
         return at_rest
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of a Python literal that an expression of ours gives in the kernel, still to be read;
-        None if that fails, or takes longer than EVALUATE_SECONDS.
+        """The same as `evaluate_all`, of one expression; None if it fails."""
+        return (await self.evaluate_all({"value": expression})).get("value")
+
+    async def evaluate_all(self, expressions: dict[str, str]) -> dict[str, Any]:
+        """The values of Python literals that expressions of ours give in the kernel, still to be read; none
+        of those that fail, or where all take longer than EVALUATE_SECONDS.
 
         An interrupt of the cell before may hit the kernel as late as it answers this: then it is asked again.
         """
         deadline = time.monotonic() + EVALUATE_SECONDS
         while (left := deadline - time.monotonic()) > 0:
-            reply = asyncio.create_task(self._ask("", "", {"value": expression}, silent=True))
+            reply = asyncio.create_task(self._ask("", "", expressions, silent=True))
             over = (reply, self._exited, self._listening)
             try:
                 await _first(min(left, _NUDGE_SECONDS), *over)
@@ -309,10 +313,10 @@ class CellRunner:
                 if not reply.done():
                     reply.cancel()
             if not reply.done() or reply.cancelled():
-                return None
+                return {}
             if reply.result().status != _LOST:
-                return reply.result().user_expressions.get("value")
-        return None
+                return reply.result().user_expressions
+        return {}
 
     async def _ask(
         self,

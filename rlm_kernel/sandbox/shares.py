@@ -106,6 +106,8 @@ class Shares:
 
     async def send(self, image: str, sender: Sender) -> None:
         """As `prepare`, without blocking. Given up, it ends soon, and leaves nothing behind."""
+        if not self._wanted(image):
+            return
         stop = threading.Event()
         sending = asyncio.create_task(in_daemon(self.prepare, image, sender, stop))
         try:
@@ -117,16 +119,18 @@ class Shares:
 
     def prepare(self, image: str, sender: Sender, stop: threading.Event) -> None:
         """Send what the engine is known not to see. Raises DockerError, FileRefused."""
-        self._image = image
-        self._tops |= {share.top for share in self._shares if (_engine(), share.top) in _unseen}
-        wanted = [share for share in self._shares if self._unseen(share) and share.inside != LATE]
-        self._places = {}
-        if not wanted:
+        if not (wanted := self._wanted(image)):
             return
         with contextlib.closing(connect()) as client:
             for parcel, mounted, places in _parcels(wanted, sender, stop):
                 volume = volumes.volume_of(client, image, parcel, sender, stop)
                 self._places |= {inside: (volume, mounted, name) for inside, name in places.items()}
+
+    def _wanted(self, image: str) -> list[Share]:
+        """What is to be sent before a container of an image is made."""
+        self._image, self._places, engine = image, {}, _engine()
+        self._tops |= {share.top for share in self._shares if (engine, share.top) in _unseen}
+        return [share for share in self._shares if self._unseen(share) and share.inside != LATE]
 
     def binds(self) -> list[tuple[str, str]]:
         """What is mounted where it lies: its path on this host, and in the container."""
@@ -147,7 +151,7 @@ class Shares:
             Mount(str(place), volume, type="volume", read_only=True, no_copy=True)
             for place, volume in sent.items()
         ]
-        if any(share.inside == LATE and self._unseen(share) for share in self._shares):
+        if self._sends_late():
             # An engine makes none without a name for reading alone.
             told = {volumes.SENT: "late", **labels, **containers.owner_labels()}
             mounts.append(
@@ -156,6 +160,10 @@ class Shares:
                 )
             )
         return mounts
+
+    def _sends_late(self) -> bool:
+        """Whether what is given later is sent, to a volume of the container's own."""
+        return any(share.inside == LATE and self._unseen(share) for share in self._shares)
 
     def refused(self, said: str) -> bool:
         """Whether an engine that refused a container, in these words, does so because it does not see some of
@@ -181,6 +189,11 @@ class Shares:
 
     # When it is made.
 
+    @property
+    def sends(self) -> bool:
+        """Whether anything goes to volumes, so that `made` has something to do."""
+        return bool(self._places) or self._sends_late()
+
     def made(self, container: Container, sender: Sender) -> bool:
         """Fill it, before it starts.
 
@@ -190,8 +203,8 @@ class Shares:
         with docker_errors():
             if not all(volumes.is_there(client, volume) for volume, _, _ in set(self._places.values())):
                 return False
-            self.joined(container)
-            if self._depot:
+            if self._sends_late():
+                self._depot = volumes.late(container.name)
                 for name, source in self._late():
                     self._put(client, name, source, sender.say, threading.Event())
         return True

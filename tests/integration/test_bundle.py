@@ -20,6 +20,11 @@ USES = {
     "from jupyter_client import KernelManager, BlockingKernelClient\nprint(KernelManager.__name__)": "KernelManager",
     "import jupyter_client\nprint(jupyter_client.find_connection_file.__module__)": "jupyter_client.connect",
     "print(get_ipython().kernel.parent.blocking_class.__module__)": "jupyter_client.blocking.client",
+    "import hashlib, hmac\nprint(len(hashlib.scrypt(b'', salt=b'', n=2, r=1, p=1)), hmac._hashopenssl is not None)": "64 True",
+    "import sys\nprint(all(name in sys.modules for name in ('typing', 'json', 'socket')), sys.modules['json'].__spec__.cached)": "True /",
+    "import tarfile, io\nprint(tarfile.open(fileobj=io.BytesIO(), mode='w').getnames())": "[]",
+    "import difflib, shlex, base64, bz2, lzma, zipfile, ipaddress\n"
+    "print(shlex.split('a b'), base64.b64encode(b'a'), bz2.decompress(bz2.compress(b'x')), ipaddress.ip_address('::1'))": "::1",
     "from decimal import Decimal\nprint(Decimal('0.1') + 1)": "1.1",
     "import re\nprint(re.compile(r'(?P<day>\\d+)-x', re.I).fullmatch('3-X')['day'])": "3",
     "import inspect, rlm_runtime.numbers as n\nprint(inspect.getsource(n).startswith('\"'), n.NUMBER is not None)": "True True",

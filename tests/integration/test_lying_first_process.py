@@ -123,7 +123,7 @@ async def test_a_first_process_that_lies_costs_a_plain_error(
 
 BREAKS = """
 from rlm_contract import frames
-from rlm_runtime import __main__, bridge
+from rlm_runtime import bridge, first
 accept = bridge.Bridge._accept
 def lie(self, events):
     accept(self, events)
@@ -131,7 +131,7 @@ def lie(self, events):
     if self._calls == 3:
         self._control.append(frames.pack(frames.OPEN, 5))
 bridge.Bridge._accept = lie
-__main__.main()
+first.main()
 """
 
 

@@ -180,8 +180,8 @@ def _room_for(monkeypatch: pytest.MonkeyPatch, kernels: int) -> list[int]:
         rootless=False, podman=False, cpus=None, memory=int((kernels << 28) / room.SHARE) + 8, here=False
     )
 
-    def connect() -> Any:
-        client = docker_host.connect()
+    def connect(**known: bool) -> Any:
+        client = docker_host.connect(**known)
         usual = client.api.containers
 
         def ours(**options: Any) -> list[Any]:

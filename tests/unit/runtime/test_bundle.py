@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 from rlm_runtime import bundle, bundling
-from rlm_runtime.bundle import Finder, Kept, Unread
+from rlm_runtime.bundle import Finder, Unread
 
 SOURCE = '''"""What it is for."""
 import sys
@@ -58,14 +59,12 @@ def found(package: Path) -> Iterator[Any]:
     finders: list[Finder] = []
 
     def find(*unread: str) -> Finder:
-        kept: dict[str, tuple[Any, ...]] = {}
+        kept: dict[str, tuple[str, str | None, bool, Any]] = {}
         for name, file in (("bundled", "__init__"), ("bundled.inner", "inner"), ("bundled.user", "user")):
             path = str(package / f"{file}.py")
             code: Any = SourceFileLoader(name, path).get_code(name)
             cached = importlib.util.cache_from_source(path)
-            kept[name] = Kept(
-                path, cached, file == "__init__", marshal.dumps(code) if name in unread else code
-            )
+            kept[name] = (path, cached, file == "__init__", marshal.dumps(code) if name in unread else code)
         finders.append(Finder(kept))
         sys.meta_path.insert(0, finders[0])
         return finders[0]
@@ -196,16 +195,36 @@ def test_a_pattern_that_is_kept_is_the_one_that_re_compiles(text: Any, flags: in
     assert (again, again.groupindex, again.flags, key) == (made, made.groupindex, made.flags, int(flags))
 
 
-def test_a_bundle_of_other_packages_or_another_python_is_left_alone(
+def test_a_bundle_that_is_missing_damaged_or_of_another_python_or_other_packages_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bundle, "PLACE", str(tmp_path / "kernel.bundle"))
+    place = tmp_path / "kernel.bundle"
     before = list(sys.meta_path)
-    assert bundle.install() is None
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version", f"{sys.version} of another day")
         python = bundle.changed()
-    for other in ([1], python):
-        (tmp_path / "kernel.bundle").write_bytes(marshal.dumps((other, {}, [])))
-        assert bundle.install() is None
+    for content in (None, b"", b"?", *(marshal.dumps((other, {}, [])) for other in ([1], python))):
+        if content is not None:
+            place.write_bytes(content)
+        with bundle.installed(str(place)):
+            assert sys.meta_path == before
+
+
+def test_a_bundle_is_there_while_it_is_installed_and_never_after(tmp_path: Path) -> None:
+    place = tmp_path / "kernel.bundle"
+    place.write_bytes(marshal.dumps((bundle.changed(), {}, [])))
+    before = list(sys.meta_path)
+    with contextlib.suppress(ZeroDivisionError), bundle.installed(str(place)):
+        assert [type(one) for one in sys.meta_path if one not in before] == [Finder]
+        raise ZeroDivisionError
     assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(("source", "can"), [(SOURCE, True), ("import _no_such_part_of_python\n", False)])
+def test_an_unread_module_that_this_python_cannot_import_is_not_kept(
+    found: Any, package: Path, source: str, can: bool
+) -> None:
+    (package / "inner.py").write_text(source)
+    found("bundled.inner")
+    assert bundling._can_be_read(importlib.import_module("bundled.inner")) is can
+    sys.modules.pop("bundled.inner")

@@ -36,6 +36,11 @@ class Engine:
         self.there: dict[str, dict[str, str]] = {}
         self.asked = 0
         self.containers = self
+        self.api = SimpleNamespace(_version="1.41", create_container=self._create_container)
+
+    def _create_container(self, **options: Any) -> dict[str, str]:
+        self.create(**options)
+        return {"Id": "1"}
 
     def create(self, *, name: str, labels: dict[str, str], **_: Any) -> Any:
         if self.makes:
@@ -75,7 +80,7 @@ def test_a_container_that_was_made_without_a_reply_is_removed(
 ) -> None:
     engine: Any = Engine(failure, **more)
     with pytest.raises(type(failure)):
-        containers.create(engine, "name", labels={}) if way == "create" else containers.made(
+        containers.create(engine, "name", labels={}, image="x") if way == "create" else containers.made(
             engine, "name", labels={}
         ).__enter__()
     assert engine.there == {}
@@ -89,7 +94,7 @@ def test_what_another_made_under_the_name_stays(failure: Exception) -> None:
     engine: Any = Engine(failure, makes=False)
     engine.there["name"] = {}
     with pytest.raises(type(failure)):
-        containers.create(engine, "name", labels={})
+        containers.create(engine, "name", labels={}, image="x")
     assert (engine.asked, list(engine.there)) == (1, ["name"])
 
 
@@ -99,11 +104,11 @@ def test_a_refusal_is_waited_for_no_longer_and_leaves_nothing_even_if_it_came_af
 ) -> None:
     engine: Any = Engine(failure, makes=False)
     with pytest.raises(APIError):
-        containers.create(engine, "name", labels={})
+        containers.create(engine, "name", labels={}, image="x")
     assert engine.asked == 1
     engine = Engine(failure)
     with pytest.raises(APIError):
-        containers.create(engine, "name", labels={})
+        containers.create(engine, "name", labels={}, image="x")
     assert engine.there == {}
 
 
@@ -111,7 +116,7 @@ def test_an_engine_that_is_gone_is_not_asked_for_long() -> None:
     engine: Any = Engine(BROKEN)
     engine.get = _raising(engine, BROKEN)
     with pytest.raises(requests.exceptions.ConnectionError):
-        containers.create(engine, "name", labels={})
+        containers.create(engine, "name", labels={}, image="x")
     assert engine.asked == 3
 
 

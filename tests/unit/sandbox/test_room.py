@@ -68,7 +68,7 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     made = Engine()
-    monkeypatch.setattr(room, "connect", lambda: made)
+    monkeypatch.setattr(room, "connect", lambda **_: made)
     monkeypatch.setattr(room, "first_base", lambda: tmp_path)
     monkeypatch.setattr(room, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(room, "SOON", 0.0)
@@ -187,7 +187,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from rlm_kernel.sandbox import room
 from tests.unit.sandbox.test_room import Engine
-room.connect, room.first_base = Engine, lambda: Path(sys.argv[1])
+room.connect, room.first_base = lambda **_: Engine(), lambda: Path(sys.argv[1])
 async def main():
     async with room.admitted(1, print):
         print("inside", flush=True)
@@ -289,7 +289,7 @@ async def test_of_many_in_one_process_a_few_look_and_all_go_in_in_order(
 ) -> None:
     connected, open_now, most, order = 0, 0, 0, []
 
-    def connect() -> Any:
+    def connect(**_: Any) -> Any:
         nonlocal connected, open_now, most
         connected, open_now = connected + 1, open_now + 1
         most = max(most, open_now)

@@ -1,0 +1,102 @@
+"""Clients that do not wait for their answer and ask again: the run waits for the next attempt.
+
+The libraries of OpenAI, and what is built on them, give up after a time-out of theirs and send the same
+request again, up to twice if nobody says otherwise. A run that ended with the first attempt would be paid for
+each time, and never be answered where it takes longer than the time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_kernel.serve.answering import Exchange
+
+HELD_SECONDS = 12.0
+"""That a run waits for the next attempt: the libraries wait 8 at most."""
+_TIME_OUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
+"""Headers in which OpenAI's libraries for Python and for JavaScript tell their time-out, in seconds."""
+_NEARLY = 0.9
+"""Of its time-out: the library for JavaScript tells whole seconds, and begins to count before it sends."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One request, as far as another may be the same. Made by `attempt_of`.
+
+    `patience`: seconds that its client waits, if it tells; `named`: the client has given it a name with which
+    it may ask again; `began`: on the monotonic clock.
+    """
+
+    digest: bytes
+    patience: float | None
+    named: bool
+    began: float
+
+    @property
+    def waited_out(self) -> bool:
+        """Whether the client has waited for as long as it wanted to."""
+        return self.patience is not None and time.monotonic() - self.began >= self.patience * _NEARLY
+
+
+def attempt_of(key: str, headers: Mapping[str, str], body: bytes, began: float) -> Attempt:
+    """The request of a key's client."""
+    name = headers.get("idempotency-key", "")
+    digest = hashlib.sha256(f"{key}\n{name!r}\n".encode())
+    digest.update(body)
+    return Attempt(digest.digest(), patience_of(headers), bool(name), began)
+
+
+def patience_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the client says it waits; None where it says nothing that makes sense."""
+    for header in _TIME_OUTS:
+        with contextlib.suppress(ValueError):
+            seconds = float(headers.get(header, "")[:20])
+            if math.isfinite(seconds) and seconds > 0:
+                return seconds
+    return None
+
+
+class Retries:
+    """Runs whose client has gone, and may come again."""
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, tuple[Exchange, asyncio.Future[bool]]] = {}
+
+    async def hold(self, attempt: Attempt, exchange: Exchange) -> bool:
+        """Wait for the next attempt. False where none came."""
+        if attempt.digest in self._held:
+            return False
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._held[attempt.digest] = exchange, taken
+        try:
+            async with asyncio.timeout(HELD_SECONDS):
+                return await taken
+        except TimeoutError:
+            return False
+        finally:
+            if not taken.done() or taken.cancelled():
+                self._held.pop(attempt.digest, None)
+
+    def take(self, attempt: Attempt) -> Exchange | None:
+        """What the same request has begun, for this attempt of it."""
+        exchange, taken = self._held.pop(attempt.digest, (None, None))
+        if exchange is None or taken is None or taken.done():
+            return None
+        taken.set_result(True)
+        exchange.attempt = attempt
+        return exchange
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        while self._held:
+            _, (_, taken) = self._held.popitem()
+            if not taken.done():
+                taken.set_result(False)

@@ -84,7 +84,7 @@ class Exchange:
     async def _held(self) -> bool:
         """Whether another attempt has taken the run of a client that has gone."""
         attempt = self.attempt
-        if not (attempt.named or attempt.waited_out):
+        if not (attempt.asks_again or attempt.waited_out):
             return False
         taken = await self._service.retries.hold(attempt, self)
         if attempt.waited_out and not taken:

@@ -14,15 +14,16 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rlm_kernel.serve.answering import Exchange
+from starlette.types import Receive, Scope, Send
 
 HELD_SECONDS = 12.0
 """That a run waits for the next attempt: the libraries wait 8 at most."""
 _TIME_OUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
 """Headers in which OpenAI's libraries for Python and for JavaScript tell their time-out, in seconds."""
+_RETRIES = "x-stainless-retry-count"
+"""The header by which they are known as libraries that ask again."""
 _NEARLY = 0.9
 """Of its time-out: the library for JavaScript tells whole seconds, and begins to count before it sends."""
 
@@ -31,13 +32,13 @@ _NEARLY = 0.9
 class Attempt:
     """One request, as far as another may be the same. Made by `attempt_of`.
 
-    `patience`: seconds that its client waits, if it tells; `named`: the client has given it a name with which
-    it may ask again; `began`: on the monotonic clock.
+    `patience`: seconds that its client waits, if it tells; `asks_again`: for all that is known the client may
+    ask again whenever it leaves; `began`: on the monotonic clock.
     """
 
     digest: bytes
     patience: float | None
-    named: bool
+    asks_again: bool
     began: float
 
     @property
@@ -51,7 +52,10 @@ def attempt_of(key: str, headers: Mapping[str, str], body: bytes, began: float) 
     name = headers.get("idempotency-key", "")
     digest = hashlib.sha256(f"{key}\n{name!r}\n".encode())
     digest.update(body)
-    return Attempt(digest.digest(), patience_of(headers), bool(name), began)
+    patience = patience_of(headers)
+    # The library for JavaScript tells no time-out that its client has for all requests.
+    unknown = patience is None and _RETRIES in headers
+    return Attempt(digest.digest(), patience, bool(name) or unknown, began)
 
 
 def patience_of(headers: Mapping[str, str]) -> float | None:
@@ -62,6 +66,15 @@ def patience_of(headers: Mapping[str, str]) -> float | None:
             if math.isfinite(seconds) and seconds > 0:
                 return seconds
     return None
+
+
+class Exchange(Protocol):
+    """What answers an attempt, and may answer another of the same request."""
+
+    attempt: Attempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As an ASGI application."""
 
 
 class Retries:

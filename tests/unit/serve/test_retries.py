@@ -50,6 +50,13 @@ def test_a_client_has_waited_for_as_long_as_it_told() -> None:
     assert not attempt_of("", {}, b"", time.monotonic() - 1e6).waited_out
 
 
+def test_a_client_may_ask_again_if_it_says_so_or_its_library_does_so_and_tells_no_time_out() -> None:
+    assert not attempt().asks_again
+    assert attempt(idempotency_key="1").asks_again
+    assert attempt(x_stainless_retry_count="0").asks_again
+    assert not attempt(x_stainless_retry_count="0", x_stainless_timeout="60").asks_again
+
+
 async def test_only_the_same_request_of_the_same_key_is_given_what_is_held_and_once() -> None:
     held, exchange = Retries(), Exchange()
     waiting = asyncio.create_task(held.hold(attempt(), exchange))  # type: ignore[arg-type]

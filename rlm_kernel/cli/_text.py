@@ -50,6 +50,8 @@ def print_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
 def _filled(line: str, columns: int) -> str:
     name = _NAME.match(line)
     indent = len(name[0]) if name else 0
+    if len(max(line.split(), key=len, default="")) > columns - indent:
+        return line  # a path, which has no place on any line
     return textwrap.fill(
         line,
         columns,

@@ -46,8 +46,7 @@ def test_lines_go_on_below_what_they_say_in_a_terminal_and_are_left_as_they_are_
     assert screen.getvalue().split("\n") == [
         "spent       1 turn, 0 sub-calls, 1,729",
         "            tokens, $0.0019, 0.8 s",
-        "trace",
-        f"            {path}",
+        f"trace       {path}",
         "",
         "a",
         "b",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
+    from rich.segment import Segment
+
     from rlm_kernel.engine.protocols import Evidence
 
 _PASSAGES, _NARROW = 30, 40
@@ -57,4 +59,15 @@ def _render(answer: str) -> None:
     document = Markdown(printable(answer), code_theme=code, hyperlinks=False)  # type: ignore[arg-type]
     # Made safe behind the renderer, too: &#8238; in Markdown is a character that turns the text around.
     safe = [Segment(printable(segment.text), segment.style) for segment in console.render(document)]
-    console.print(Segments(safe), end="")
+    # Without what fills each line to its end: a window that is made narrower would show it as empty lines.
+    lines = [[*_without_end(line), Segment.line()] for line in Segment.split_lines(safe)]
+    console.print(Segments([segment for line in lines for segment in line]), end="")
+
+
+def _without_end(line: list[Segment]) -> list[Segment]:
+    """A line without the spaces at its end, but those of a ground of another colour."""
+    while line and not (line[-1].style and line[-1].style.bgcolor):
+        last = line.pop()
+        if text := last.text.rstrip(" "):
+            return [*line, last._replace(text=text)]
+    return line

@@ -21,7 +21,7 @@ from rlm_kernel.cli._chat_words import meant
 from rlm_kernel.cli._report import outcome_line
 from rlm_kernel.cli._signals import NO_ANSWER, exit_now, stop_on_signals, stopping
 from rlm_kernel.cli._streams import lost
-from rlm_kernel.cli._text import json_line
+from rlm_kernel.cli._text import json_line, print_lines
 from rlm_kernel.errors import InternalError, UsageError
 from rlm_kernel.loops import on_signal
 from rlm_kernel.printable import printable
@@ -261,7 +261,7 @@ class _Stopped(Exception):
 
 def _print(*lines: str) -> None:
     """What a command has to say, on stderr: stdout is for answers."""
-    print(printable("\n".join(lines)), file=sys.stderr)
+    print_lines(lines, sys.stderr)
 
 
 def _is_command(message: str) -> bool:

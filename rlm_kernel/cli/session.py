@@ -11,7 +11,7 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._report import run_and_report, worded
 from rlm_kernel.cli._signals import run_to_end
-from rlm_kernel.cli._text import json_line, shown_path
+from rlm_kernel.cli._text import json_line, print_lines, shown_path
 from rlm_kernel.cli.ask import QUESTION
 from rlm_kernel.cli.options import FILES, JSON, SESSION, RunOptions, SettingsOptions, with_options
 from rlm_kernel.printable import printable
@@ -60,7 +60,7 @@ def init(
     if options.as_json:
         print(json_line(begun.as_json()))
     elif not options.quiet:
-        print(printable("\n".join(begun.lines())), file=sys.stderr)
+        print_lines(begun.lines(), sys.stderr)
 
 
 @with_options
@@ -99,7 +99,7 @@ def status(session: SESSION = "default", as_json: JSON = False, *, options: Sett
     if as_json:
         print(json_line(found.as_json()))
     else:
-        print(printable("\n".join(found.lines())))
+        print_lines(found.lines())
 
 
 @with_options

@@ -23,7 +23,7 @@ from rlm_kernel.mcpserver.kernels import Kernels
 from rlm_kernel.mcpserver.progress import Progress
 from rlm_kernel.mcpserver.tracetexts import shown
 from rlm_kernel.sandbox.searching import Search
-from rlm_kernel.session.ask import ask, trace_path
+from rlm_kernel.session.ask import ask, trace_name
 from rlm_kernel.session.manager import open_session, stop_session
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.session import Session
@@ -89,7 +89,7 @@ class Doing:
         """Answer a question, in a container of its own."""
         files = await self._files(given.paths, given.text, roots)
         settings = self.rules.settings(self._limits(given) | {"root_llm.model": given.model})
-        trace = trace_path(settings, given.question, None)
+        trace = trace_name(settings, given.question).absolute()
         trace = trace.with_stem(f"{trace.stem}-{client.new_name()[1:9]}")  # many ask at the same second
         try:
             async with self.kernels.one(), progress.told():

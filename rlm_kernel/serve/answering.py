@@ -15,12 +15,15 @@ from rlm_kernel.serve.chat import Chat
 from rlm_kernel.serve.keys import Key
 from rlm_kernel.serve.reasoning import Reasoning
 from rlm_kernel.serve.refusals import Refused, refusal_of
+from rlm_kernel.serve.retries import Attempt
 from rlm_kernel.serve.service import Service
 
 ALIVE_SECONDS = 15.0
 """Without anything to say, after which a stream says that it goes on: proxies cut what is silent for a
-minute.
+minute. A client that tells a time-out hears something three times within it.
 """
+_OFTEN = 0.5
+"""Seconds between such lines at least, whatever time-out a client tells."""
 SEND_SECONDS = 60.0
 """For a client to take what it is sent."""
 _HEADERS = {
@@ -31,43 +34,72 @@ _HEADERS = {
 
 
 class Exchange:
-    """An ASGI application that answers one chat. Raises Refused for an unknown model when it is made."""
+    """An ASGI application that answers one chat. Raises Refused for an unknown model when it is made.
 
-    def __init__(self, service: Service, chat: Chat, key: Key) -> None:
+    It is called once more for the next attempt at the same request (retries.py), whose `attempt` it then has.
+    """
+
+    def __init__(self, service: Service, chat: Chat, key: Key, attempt: Attempt) -> None:
+        self.attempt = attempt
         self._service = service
         self._chat = chat
+        self._key = key
         self._texts: deque[str] = deque()
         self._more = asyncio.Event()
         self._job = service.job(chat, key, Reasoning(self._hear))
         self._reply = wire.Reply(chat.model)
+        self._run: asyncio.Task[wire.Answered] | None = None
 
     def _hear(self, text: str) -> None:
         self._texts.append(text)
         self._more.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        run = loop.create_task(self._service.answer(self._job))
-        self._service.running.add(run)
-        gone = loop.create_task(_gone(receive))
-        run.add_done_callback(lambda _: self._more.set())
+        run = self._run or self._begin()
+        gone = asyncio.get_running_loop().create_task(_gone(receive))
         gone.add_done_callback(lambda _: self._more.set())
+        taken = False
         try:
             if self._chat.stream:
                 await self._stream(run, gone, send)
             else:
                 await asyncio.wait({run, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if run.done():
+                if gone.done():
+                    taken = await self._held()
+                else:
                     await self._whole(run, scope, receive, send)
         except (OSError, TimeoutError):
             pass  # it reads no more
         finally:
             gone.cancel()
-            run.cancel()
-            await asyncio.shield(asyncio.wait({run, gone}))
-            self._service.running.discard(run)
-            if not run.cancelled() and (error := run.exception()) is not None:
-                self._service.failed(error)
+            if not taken:
+                await self._end(run)
+
+    def _begin(self) -> asyncio.Task[wire.Answered]:
+        self._run = run = asyncio.get_running_loop().create_task(self._service.answer(self._job))
+        self._service.running.add(run)
+        run.add_done_callback(lambda _: self._more.set())
+        return run
+
+    async def _held(self) -> bool:
+        """Whether another attempt has taken the run of a client that has gone."""
+        attempt = self.attempt
+        if not (attempt.asks_again or attempt.waited_out):
+            return False
+        taken = await self._service.retries.hold(attempt, self)
+        if attempt.waited_out and not taken:
+            self._service.say(
+                f"A client ({self._key.name or 'without a key'}) gave up after its time-out of "
+                f"{attempt.patience:g} s: give it a longer one, or let it ask for a stream."
+            )
+        return taken
+
+    async def _end(self, run: asyncio.Task[wire.Answered]) -> None:
+        run.cancel()
+        await asyncio.shield(asyncio.wait({run}))
+        self._service.running.discard(run)
+        if not run.cancelled() and (error := run.exception()) is not None:
+            self._service.failed(error)
 
     async def _whole(
         self, run: asyncio.Task[wire.Answered], scope: Scope, receive: Receive, send: Send
@@ -85,6 +117,8 @@ class Exchange:
         headers = [(name.encode(), value.encode()) for name, value in (_HEADERS | self._about()).items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _sent(send, self._reply.first())
+        patience = self.attempt.patience
+        alive = ALIVE_SECONDS if patience is None else max(_OFTEN, min(ALIVE_SECONDS, patience / 3))
         while not gone.done():
             self._more.clear()
             if self._texts:
@@ -92,16 +126,16 @@ class Exchange:
                 self._texts.clear()
                 await _sent(send, b"".join(map(self._reply.thought, wire.pieces(text))))
             elif run.done():
-                await _sent(send, self._end(run), more=False)
+                await _sent(send, self._last(run), more=False)
                 return
             else:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE_SECONDS):
+                    async with asyncio.timeout(alive):
                         await self._more.wait()
                     continue
                 await _sent(send, wire.ALIVE)
 
-    def _end(self, run: asyncio.Task[wire.Answered]) -> bytes:
+    def _last(self, run: asyncio.Task[wire.Answered]) -> bytes:
         try:
             answered = self._outcome(run)
         except Refused as refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from rlm_kernel.serve.answering import Exchange
 from rlm_kernel.serve.chat import read_chat
 from rlm_kernel.serve.keys import Key
 from rlm_kernel.serve.refusals import Refused, refusal_of
+from rlm_kernel.serve.retries import attempt_of
 from rlm_kernel.serve.service import Service
 
 BODY_SECONDS = 120.0
@@ -36,7 +38,7 @@ def app_of(service: Service) -> Starlette:
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["authorization", "content-type"],
+        allow_headers=["*"],  # OpenAI's library sends a dozen of its own
         expose_headers=["x-rlm-trace", "retry-after"],
     )
     return Starlette(
@@ -98,6 +100,7 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        began = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:
             try:
                 key = self._endpoint.client(request)
@@ -108,8 +111,10 @@ class Completions:
                     raise Refused(415, "The content type is to be application/json.")
                 self._service.accounts.of(key).left()
                 await stack.enter_async_context(self._service.turns.entered(key.name))
-                chat = await asyncio.to_thread(read_chat, await self._body(request))
-                exchange = Exchange(self._service, chat, key)
+                body = await self._body(request)
+                chat = await asyncio.to_thread(read_chat, body)
+                attempt = await asyncio.to_thread(attempt_of, key.name, request.headers, body, began)
+                exchange = self._service.retries.take(attempt) or Exchange(self._service, chat, key, attempt)
             except Refused as refused:
                 await _response(refused)(scope, receive, send)
                 return

@@ -30,6 +30,7 @@ from rlm_kernel.serve.keys import Key, Keys
 from rlm_kernel.serve.parts import Attached
 from rlm_kernel.serve.reasoning import Reasoning
 from rlm_kernel.serve.refusals import Refused
+from rlm_kernel.serve.retries import Retries
 from rlm_kernel.serve.turns import Turns
 from rlm_kernel.serve.wire import Answered
 from rlm_kernel.session.environment import Say, silent
@@ -97,6 +98,7 @@ class Service:
         self.tools: Sequence[Tool | ToolSource] = ()
         self.say: Say = silent
         self.running: set[asyncio.Task[Answered]] = set()
+        self.retries = Retries()
         self._models = models
 
     @property
@@ -295,6 +297,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop all runs; their clients are told."""
+        self.retries.close()
         for run in self.running:
             run.cancel()
 

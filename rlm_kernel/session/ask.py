@@ -27,6 +27,7 @@ from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import ModelSet, models_of
+from rlm_kernel.session.places import give_back, take_path
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import read_question, refuse_missing
 from rlm_kernel.session.result import Result
@@ -39,23 +40,19 @@ if TYPE_CHECKING:
     from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 
-def free_path(path: Path) -> Path:
-    """The path, or the first with a number behind its stem that nothing has."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free
+def trace_name(settings: Settings, question: str) -> Path:
+    """A path in the settings' folder that tells when was asked, and what; another may have it, too."""
+    words = "-".join(re.findall(r"[a-z0-9]+", question.lower())[:6])[:50] or "question"
+    return settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{words}.ipynb"
 
 
 def trace_path(settings: Settings, question: str, chosen: Path | None) -> Path:
-    """Where the trace goes: the chosen place, or a name of its own in the settings' folder.
+    """Where the trace goes: the chosen place, or a name of its own in the settings' folder, which is taken.
 
     Raises UsageError.
     """
     if chosen is None:
-        words = "-".join(re.findall(r"[a-z0-9]+", question.lower())[:6])[:50] or "question"
-        chosen = free_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{words}.ipynb")
+        chosen = take_path(trace_name(settings, question))
     if not system.is_possible_name(chosen.name):
         raise UsageError(
             f"No file can be called {chosen.name!r} on Windows.",
@@ -124,7 +121,11 @@ async def ask(
             replace(asked, view=heard), files, host, models_of(settings, models, say), give, purse
         )
 
-    return await answer_first(work, answered, say)
+    trace = trace_path(settings, question, trace)
+    try:
+        return await answer_first(work, answered, say)
+    finally:
+        give_back(trace)
 
 
 async def look_at(

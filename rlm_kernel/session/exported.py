@@ -20,24 +20,32 @@ from rlm_kernel.trace.reader import TraceFile
 _ENDINGS = (".html", ".htm", ".md", ".markdown", ".jsonl")
 
 
-def check_report(path: Path, trace: TraceFile, files: Mapping[str, Path]) -> Claim:
-    """The claim `report`. Raises UsageError: there is no such file, or it is none of these.
-
-    Args:
-        path: Of the report.
-        trace: What it is said to be made of.
-        files: Where the trace's files are now, as far as they are not at their recorded places.
-    """
-    ending = path.suffix.lower()
-    if ending not in _ENDINGS:
+def read_report(path: Path) -> str:
+    """What an export says. Raises UsageError: there is no such file, or its name is of no export."""
+    if path.suffix.lower() not in _ENDINGS:
         raise UsageError(
             f"Whether {path} is made of the trace cannot be told by its name.",
             hint="A report ends in .html, .md or .jsonl.",
         )
     try:
-        text = read_plain(path, follow=True).decode("utf-8", "replace").replace("\r\n", "\n")
+        return read_plain(path, follow=True).decode("utf-8", "replace").replace("\r\n", "\n")
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            hint="--report checks an export that is there: rlm export --html TRACE -o FILE makes one.",
+        ) from error
+
+
+def check_report(path: Path, text: str, trace: TraceFile, files: Mapping[str, Path]) -> Claim:
+    """The claim `report`.
+
+    Args:
+        path: Of the report.
+        text: What it says, as `read_report` has read it.
+        trace: What it is said to be made of.
+        files: Where the trace's files are now, as far as they are not at their recorded places.
+    """
+    ending = path.suffix.lower()
     if ending == ".jsonl":
         return claim("report", _records(path, text, trace), f"{path.name} has the calls of the trace")
     make = documents.html if ending.startswith(".htm") else documents.markdown

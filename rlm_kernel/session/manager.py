@@ -14,11 +14,11 @@ from rlm_kernel.engine.approval import Approve
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import Models
 from rlm_kernel.errors import UsageError, backstop
-from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Host, Say, silent
 from rlm_kernel.session.inputs import check_readable
 from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import models_of, opening
+from rlm_kernel.session.places import take_path
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.setup import at_once, swept_image
@@ -148,9 +148,7 @@ def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> 
 
 
 def _trace(settings: Settings, name: str) -> Path:
-    return free_path(
-        settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb"
-    ).absolute()
+    return take_path(settings.trace.dir / f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-session-{name}.ipynb")
 
 
 @backstop

@@ -30,7 +30,6 @@ from rlm_kernel.engine.totals import duration
 from rlm_kernel.errors import KernelError, UsageError, backstop
 from rlm_kernel.report.records import questions_asked
 from rlm_kernel.session.answering import Children, Family
-from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.asyncitems import in_thread
 from rlm_kernel.session.before import before_this, left_behind
@@ -41,6 +40,7 @@ from rlm_kernel.session.giving import gather_beside, numbered_id
 from rlm_kernel.session.inputs import STDIN, Context, check_setup, expand, gather
 from rlm_kernel.session.listeners import everyone
 from rlm_kernel.session.models import ModelSet, profile_for
+from rlm_kernel.session.places import free_path
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, extract_paths, read_question, refuse_missing
 from rlm_kernel.session.rebuild import rebuild

@@ -22,7 +22,7 @@ from rlm_kernel.proof.sent import check_prompts
 from rlm_kernel.proof.shown import check_shown
 from rlm_kernel.session.claims import check_evidence, check_files, in_folders, of_kernels
 from rlm_kernel.session.environment import Say, silent
-from rlm_kernel.session.exported import check_report
+from rlm_kernel.session.exported import check_report, read_report
 from rlm_kernel.session.replay import Replayed, replay
 from rlm_kernel.session.replaying import Verdict
 from rlm_kernel.session.tracefiles import Checked, named_files
@@ -137,6 +137,7 @@ async def verify(
         found = claim("form", [error.message], "")
         tell(found)
         return Verified(path, [found])
+    exported = "" if report is None else await asyncio.to_thread(read_report, report)
     claims: list[Claim] = []
 
     def add(found: Claim) -> None:
@@ -155,7 +156,7 @@ async def verify(
     finally:
         given.stop.set()
     if report is not None:
-        found = await asyncio.to_thread(check_report, report, trace, given.of(trace))
+        found = await asyncio.to_thread(check_report, report, exported, trace, given.of(trace))
         gone = any(file.fault for file in places) and report.suffix.lower() != ".jsonl"
         add(not_checked("report", _NO_SOURCES) if gone and found.verdict == "broken" else found)
     if cells:

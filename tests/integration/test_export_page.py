@@ -18,6 +18,8 @@ from tests.support.engine import stream
 from tests.support.hostile_page import hostile_trace, tangled
 from tests.support.trace import STORY, call, meta, result, tell
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -114,6 +116,19 @@ def test_a_search_finds_what_is_folded_and_goes_from_hit_to_hit(browser: Browser
     page.fill("#find", "there is no such word")
     page.get_by_text("not found", exact=True).wait_for()
     assert said == []
+    page.close()
+
+
+def test_words_of_a_table_are_not_broken_in_a_narrow_window(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(html(read_trace(NOTEBOOKS / "classify.ipynb")), "utf-8")
+    page = browser.new_page(viewport={"width": 375, "height": 900})
+    page.goto(file.as_uri())
+    heads = page.locator(".answer th")
+    heights = {round(heads.nth(number).bounding_box()["height"]) for number in range(heads.count())}  # type: ignore[index]
+    assert heads.count() == 5
+    assert max(heights) < 40  # one line of text
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     page.close()
 
 

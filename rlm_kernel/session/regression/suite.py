@@ -17,9 +17,9 @@ from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Models, Totals
 from rlm_kernel.errors import FileRefused, RLMError, SetupError, TraceError, UsageError, backstop
 from rlm_kernel.pathtext import recorded as recorded_path
-from rlm_kernel.session.ask import free_path
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.models import models_of
+from rlm_kernel.session.places import take_path
 from rlm_kernel.session.regression.accepted import Expectations, Wish, read_expectations
 from rlm_kernel.session.regression.alike import Measure
 from rlm_kernel.session.regression.judging import Comparing, Judge
@@ -307,7 +307,7 @@ async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) 
     again = replace(wanted.again, files=_places(trace, wanted.files))
     if wanted.live and wish.model is not None:
         again = replace(again, changes={**again.changes, "root_llm.model": wish.model})
-    out = free_path(wanted.out / trace.path.name)
+    out = take_path(wanted.out / trace.path.name)
     try:
         run = await ask_again(trace, again, out, live=wanted.live, say=wanted.say)
     except SetupError:

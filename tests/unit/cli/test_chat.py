@@ -322,6 +322,7 @@ def test_an_answer_in_a_terminal_is_markdown_that_can_do_no_harm(monkeypatch: py
     assert "\u202e" not in shown
     assert shown.endswith("\n")
     assert not shown.endswith("\n\n")
+    assert not [line for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\n") if line.endswith(" ")]
 
 
 @pytest.mark.parametrize(

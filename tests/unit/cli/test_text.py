@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import sys
 import time
 import unicodedata
 
 import pytest
 
-from rlm_kernel.cli._text import json_line
+from rlm_kernel.cli._text import json_line, print_lines
 from rlm_kernel.engine.events import (
     CallFinished,
     CellFinished,
@@ -23,6 +24,34 @@ from rlm_kernel.printable import printable
 from rlm_kernel.views.live import LiveView
 from tests.support import hostile_text
 from tests.support.trace import call, result
+
+
+def test_lines_go_on_below_what_they_say_in_a_terminal_and_are_left_as_they_are_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = "/a/path/that/is/longer/than/a/line/of/this/terminal/session-default.ipynb"
+    lines = [
+        "spent       1 turn, 0 sub-calls, 1,729 tokens, $0.0019, 0.8 s",
+        f"trace       {path}",
+        "",
+        "a\nb",
+    ]
+    monkeypatch.setenv("COLUMNS", "44")
+    screen = io.StringIO()
+    print_lines(lines, screen)
+    assert screen.getvalue() == "\n".join(lines) + "\n"
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    print_lines(lines, screen)
+    assert screen.getvalue().split("\n") == [
+        "spent       1 turn, 0 sub-calls, 1,729",
+        "            tokens, $0.0019, 0.8 s",
+        f"trace       {path}",
+        "",
+        "a",
+        "b",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("name", hostile_text.TERMINAL)

@@ -277,3 +277,11 @@ def test_a_report_with_sources_cannot_be_checked_without_the_files(tmp_path: Pat
     assert (found["files"], found["report"]) == ("broken", "not checked")
     report.write_text(documents.markdown(trace), "utf-8")
     assert verdicts(check(path, report=report))["report"] == "holds"
+
+
+def test_a_report_that_is_not_there_is_told_before_anything_is_checked(tmp_path: Path) -> None:
+    heard: list[Any] = []
+    with pytest.raises(UsageError) as refused:
+        check(NOTEBOOKS / "server-log-scripted.ipynb", report=tmp_path / "r.html", tell=heard.append)
+    assert "rlm export" in (refused.value.hint or "")
+    assert not heard

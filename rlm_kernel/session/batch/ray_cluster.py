@@ -140,39 +140,48 @@ class Cluster:
     async def _end(self, handle: WorkerHandle) -> None:
         with contextlib.suppress(Lost, RLMError, TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.of(handle, handle.actor.close.remote())
+                await self.of(handle, "close")
         await asyncio.to_thread(self._kill, handle.actor)
 
     def _kill(self, actor: Any) -> None:
         with contextlib.suppress(Exception):  # it has ended, or its node
             self._ray.kill(actor)
 
-    async def call(self, reference: Any) -> Any:
-        """What an actor gives. Raises Lost, InternalError."""
+    async def call(self, actor: Any, method: str, *given: Any) -> Any:
+        """What an actor's method gives. Raises Lost, InternalError."""
         errors = self._ray.exceptions
         try:
-            return await reference
+            reference = getattr(actor, method).remote(*given)
+        except Exception as error:  # Ray Client's has no class of its own, once its connection is given up
+            self._break(_cut_off(error))
+            raise Lost(first_line(error)) from error
+        try:
+            # Ray Client's thread fails on a future that was cancelled, and then tells the others nothing.
+            return await asyncio.shield(reference)
         except errors.RayTaskError as error:
             raise InternalError(f"A worker of the cluster failed: {first_line(error)}") from error
         except errors.RayError as error:
             raise Lost(first_line(error)) from error
         except ConnectionError as error:
-            self._break(SetupError(f"The connection to the Ray cluster is lost: {first_line(error)}"))
-            raise Lost(str(error)) from error
+            self._break(_cut_off(error))
+            raise Lost(first_line(error)) from error
 
     async def spent(self) -> Spent:
         """What all questions have used together. Raises SetupError where the actor that counts is gone."""
         try:
-            spent: Spent = await self.call(self.shared.spent.remote())
+            spent: Spent = await self.call(self.shared, "spent")
         except Lost as error:
             self._break(SetupError(f"The actor that holds the budget is lost: {error}", hint=_AGAIN))
             assert self.broken is not None
             raise self.broken from error
         return spent
 
-    async def of(self, handle: WorkerHandle, reference: Any) -> Any:
+    async def of(self, handle: WorkerHandle, method: str, *given: Any) -> Any:
         """The same of a worker; it is not waited for longer than it is there."""
-        asked, gone = asyncio.ensure_future(self.call(reference)), asyncio.ensure_future(handle.gone.wait())
+        asked, gone = (
+            asyncio.ensure_future(self.call(handle.actor, method, *given)),
+            asyncio.ensure_future(handle.gone.wait()),
+        )
         try:
             await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
@@ -257,7 +266,7 @@ class Cluster:
         """One that is slow to tell does not keep the others waiting."""
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                state: State = await self.of(handle, handle.actor.state.remote())
+                state: State = await self.of(handle, "state")
             handle.places, handle.doing = state.places, state.doing
         except TimeoutError:
             return
@@ -278,7 +287,7 @@ class Cluster:
         handle = WorkerHandle(made.remote(holder, self.shared), node, holder)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                ready: Ready = await self.call(handle.actor.open.remote(self._plan))
+                ready: Ready = await self.call(handle.actor, "open", self._plan)
         except BaseException as error:
             await asyncio.to_thread(self._kill, handle.actor)
             if isinstance(error, Lost | TimeoutError | RLMError):
@@ -296,6 +305,10 @@ class Cluster:
             self._unfit.pop(node, None)
             self.handles[node] = handle
         self.changed.set()
+
+
+def _cut_off(error: BaseException) -> RLMError:
+    return SetupError(f"The connection to the Ray cluster is lost: {first_line(error)}", hint=_AGAIN)
 
 
 def _not_begun(node: str, error: BaseException) -> RLMError:

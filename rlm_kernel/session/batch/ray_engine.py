@@ -212,7 +212,7 @@ class RayEngine:
         try:
             if parcels:
                 await self._send(handle, run, parcels)
-            reply: Reply = await self._cluster.of(handle, handle.actor.answer.remote(run, order))
+            reply: Reply = await self._cluster.of(handle, "answer", run, order)
             handle.places = reply.places
             handle.trusted += 1
             error = reply.error.error() if reply.error is not None else None
@@ -228,7 +228,7 @@ class RayEngine:
         """Nothing of the run is wanted any more: it has ended, or is to end."""
         if handle.gone.is_set():
             return
-        dropped = asyncio.ensure_future(self._cluster.of(handle, handle.actor.drop.remote(run)))
+        dropped = asyncio.ensure_future(self._cluster.of(handle, "drop", run))
         task = asyncio.current_task()
         if task is not None and not task.cancelling():
             dropped.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -239,10 +239,10 @@ class RayEngine:
     async def _send(self, handle: WorkerHandle, run: str, parcels: list[Parcel]) -> None:
         """Have the files on the worker's node. Raises Lost, FileRefused, _Unfit."""
         wanted = {parcel.digest: parcel for parcel in parcels}
-        for digest in await self._cluster.of(handle, handle.actor.need.remote(run, list(wanted))):
+        for digest in await self._cluster.of(handle, "need", run, list(wanted)):
             # Others wait for the same file, which comes once.
             async with handle.sending.setdefault(digest, asyncio.Lock()):
-                if digest in await self._cluster.of(handle, handle.actor.need.remote(run, list(wanted))):
+                if digest in await self._cluster.of(handle, "need", run, list(wanted)):
                     await self._send_one(handle, wanted[digest])
             handle.sending.pop(digest, None)
 
@@ -253,14 +253,10 @@ class RayEngine:
             few = {number: names[number] for number, _, _ in batch}
             order = {number: place for place, number in enumerate(few)}
             got = [(order[number], at, block) for number, at, block in batch]
-            told = await self._cluster.of(
-                handle, handle.actor.put.remote(parcel.digest, list(few.values()), got)
-            )
+            told = await self._cluster.of(handle, "put", parcel.digest, list(few.values()), got)
             if told is not None:
                 raise _as_raised(told.error())
-        told = await self._cluster.of(
-            handle, handle.actor.finish.remote(parcel.digest, members, parcel.directory)
-        )
+        told = await self._cluster.of(handle, "finish", parcel.digest, members, parcel.directory)
         if told is not None:
             raise _as_raised(told.error())
 
@@ -283,7 +279,7 @@ class RayEngine:
             return
         at = 0
         while at < member.size:
-            block = await self._cluster.of(handle, handle.actor.read.remote(run, member.name, at))
+            block = await self._cluster.of(handle, "read", run, member.name, at)
             if not block:
                 raise Lost("A file of a trace is not whole any more.")
             await asyncio.to_thread(home.write, member, at, block)

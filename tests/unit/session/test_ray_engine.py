@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import DockerError, RLMError
 from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
-from rlm_kernel.session.batch.ray_cluster import CAREFUL, Lost, WorkerHandle
+from rlm_kernel.session.batch.ray_cluster import CAREFUL, Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
 from rlm_kernel.session.batch.ray_worker import Order, Reply, Told
 from rlm_kernel.session.result import Result
@@ -152,7 +153,8 @@ async def test_a_node_that_lacks_something_is_left_out_for_questions_with_limits
             self.answer = Remote(reply)
 
     class Calling(_Cluster):
-        async def of(self, _handle: WorkerHandle, reply: Any) -> Any:
+        async def of(self, handle: WorkerHandle, method: str, *given: Any) -> Any:
+            reply = getattr(handle.actor, method).remote(*given)
             return await reply
 
     cluster = Calling(workers=2, places=1)
@@ -180,3 +182,50 @@ async def test_a_file_that_is_not_there_concerns_its_question_alone(tmp_path: Pa
     done = await engine.answer(Item("a", "?", tmp_path / "nothing"), tmp_path / "a.ipynb")
     assert done.failure is not None
     assert done.failure.kind == "FileRefused"
+
+
+class _Actor:
+    """Of a Ray that is not there: `answer` gives what it was made with, or raises it."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+
+    @property
+    def answer(self) -> Any:
+        return self
+
+    def remote(self) -> Any:
+        if isinstance(self._given, Exception):
+            raise self._given
+        return self._given
+
+
+def _calling(given: Any) -> tuple[Cluster, WorkerHandle]:
+    class Raised(Exception):
+        pass
+
+    cluster = Cluster(None, (None, None), lambda _text: None)
+    exceptions = SimpleNamespace(RayTaskError=Raised, RayError=Raised)
+    cluster._ray = SimpleNamespace(exceptions=exceptions)
+    return cluster, WorkerHandle(_Actor(given), "node", "")
+
+
+async def test_a_connection_that_ray_client_has_given_up_ends_the_batch_with_what_to_do_next() -> None:
+    cluster, handle = _calling(Exception("Ray Client is not connected."))
+    with pytest.raises(Lost):
+        await cluster.of(handle, "answer")
+    assert cluster.broken is not None
+    assert "connection to the Ray cluster is lost" in cluster.broken.message
+    assert cluster.broken.hint
+
+
+async def test_a_call_that_is_not_waited_for_any_more_leaves_rays_future_as_it_is() -> None:
+    reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    cluster, handle = _calling(reply)
+    asked = asyncio.create_task(cluster.of(handle, "answer"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.wait([asked])
+    assert not reply.cancelled()
+    reply.set_result("late")

@@ -66,7 +66,8 @@ async def test_lines_that_come_at_once_are_one_message_also_where_pasting_is_not
     await until(lambda: r'"question": "first\nsecond\nthird"' in chat.text)
     await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")
-    await until(lambda: not termios.tcgetattr(chat.keyboard)[3] & termios.ICANON)  # the editor has begun
+    # The editor has begun: what comes before is typed ahead, and is not sent.
+    await until(lambda: not termios.tcgetattr(chat.keyboard)[3] & (termios.ICANON | termios.ECHO))
     await chat.type("twice by mistake\r\r", r'"question": "twice by mistake"')
     await chat.type("", "2 turns, 0 sub-calls")
     await chat.type("", "›")

@@ -133,7 +133,9 @@ def desk(engine: OwnEngine, openai_env: ModelServer, tmp_path: Path) -> Iterator
             volumes = engine.docker("volume", "ls", "--quiet").stdout.split()
             assert {name.rsplit("-", 1)[0] for name in volumes} <= {"rlm-content", "rlm-sent"}
             assert [
-                name for name in os.listdir(runtime) if name.startswith("rlm-") and name != "rlm-room"
+                name
+                for name in os.listdir(runtime)
+                if name.startswith("rlm-") and name not in ("rlm-room", "rlm-traces")
             ] == []
         finally:
             shutil.rmtree(folder)

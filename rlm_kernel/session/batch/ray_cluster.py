@@ -217,7 +217,9 @@ class Cluster:
     def _refuse(self, node: str, name: str, error: RLMError) -> None:
         until = asyncio.get_running_loop().time() + UNFIT_SECONDS
         self._unfit[node] = until, error
-        self._say(f"{name or 'A node'} answers no questions for now: {error.message}")
+        why = " ".join(error.message.split())[:500]
+        hint = f" {error.hint}" if error.hint else ""
+        self._say(f"{name or 'A node'} answers no questions for now: {why}{hint}")
 
     def _break(self, error: RLMError) -> None:
         self.broken = self.broken or error

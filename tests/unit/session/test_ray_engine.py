@@ -13,7 +13,7 @@ import pytest
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Totals
-from rlm_kernel.errors import DockerError, RLMError
+from rlm_kernel.errors import DockerError, RLMError, SetupError
 from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.ray_cluster import CAREFUL, Cluster, Lost, WorkerHandle
@@ -229,3 +229,10 @@ async def test_a_call_that_is_not_waited_for_any_more_leaves_rays_future_as_it_i
     await asyncio.wait([asked])
     assert not reply.cancelled()
     reply.set_result("late")
+
+
+async def test_what_a_node_lacks_is_told_in_one_line_with_what_to_do() -> None:
+    told: list[str] = []
+    cluster = Cluster(None, (None, None), told.append)
+    cluster._refuse("node", "n1", SetupError("No image:\nE: no network", hint="Type `rlm image build`."))
+    assert told == ["n1 answers no questions for now: No image: E: no network Type `rlm image build`."]

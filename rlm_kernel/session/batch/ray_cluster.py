@@ -145,7 +145,8 @@ class Cluster:
 
     def _kill(self, actor: Any) -> None:
         with contextlib.suppress(Exception):  # it has ended, or its node
-            self._ray.kill(actor)
+            if self._ray.is_initialized():  # without a connection Ray would begin a cluster of its own here
+                self._ray.kill(actor)
 
     async def call(self, actor: Any, method: str, *given: Any) -> Any:
         """What an actor's method gives. Raises Lost, InternalError."""

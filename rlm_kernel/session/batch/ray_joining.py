@@ -25,6 +25,7 @@ _TOKEN = (
 def import_ray() -> Any:
     """The package. Blocking. Raises SetupError without it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it is read as Ray is imported
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a lost connection begins no cluster here
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray: Any = importlib.import_module("ray")

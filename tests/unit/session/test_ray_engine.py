@@ -236,3 +236,11 @@ async def test_what_a_node_lacks_is_told_in_one_line_with_what_to_do() -> None:
     cluster = Cluster(None, (None, None), told.append)
     cluster._refuse("node", "n1", SetupError("No image:\nE: no network", hint="Type `rlm image build`."))
     assert told == ["n1 answers no questions for now: No image: E: no network Type `rlm image build`."]
+
+
+async def test_a_lost_connection_begins_no_cluster_on_this_machine() -> None:
+    killed: list[object] = []
+    cluster = Cluster(None, (None, None), lambda _text: None)
+    cluster._ray = SimpleNamespace(is_initialized=lambda: False, kill=killed.append)
+    cluster._kill("actor")
+    assert not killed

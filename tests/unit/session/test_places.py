@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.config import load_settings
+from rlm_kernel.errors import RLMError
 from rlm_kernel.session.ask import trace_path
+from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.places import give_back, take_path
 
 
@@ -74,3 +76,37 @@ def test_a_folder_that_cannot_be_made_is_told_later(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written_is_told_later(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert take_path(tmp_path / "a.ipynb") == tmp_path / "a.ipynb"
+
+
+def test_a_process_that_asks_for_ever_has_one_thing_to_do_at_its_end(tmp_path: Path) -> None:
+    code = (
+        "import atexit, pathlib; from rlm_kernel.session import places\n"
+        "before = atexit._ncallbacks()\n"
+        "for _ in range(50): places.give_back(places.take_path(pathlib.Path('a.ipynb')))\n"
+        "print(atexit._ncallbacks() - before, len(places._taken))"
+    )
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, cwd=tmp_path, capture_output=True, text=True).stdout.split() == ["0", "0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no forks")
+def test_a_fork_leaves_what_its_parent_took_and_takes_back_its_own(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from rlm_kernel.session.places import take_path\n"
+        "take_path(pathlib.Path('parent.ipynb')); child = os.fork()\n"
+        "if not child: take_path(pathlib.Path('child.ipynb')); sys.exit()\n"
+        "os.waitpid(child, 0); print(*os.listdir())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.split() == ["parent.ipynb"]
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_session_that_cannot_begin_leaves_no_empty_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RLMError):
+        async with open_session(paths=[tmp_path / "missing.txt"], changes={"root_llm.model": "local"}):
+            pass
+    assert not list((tmp_path / "rlm-traces").glob("*.ipynb"))

@@ -12,9 +12,11 @@ import pytest
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import RLMError
+from rlm_kernel.report.listing import listing
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.places import give_back, take_path
+from rlm_kernel.trace.heads import notebooks_in
 
 
 def test_nobody_gets_a_name_twice(tmp_path: Path) -> None:
@@ -110,3 +112,15 @@ async def test_a_session_that_cannot_begin_leaves_no_empty_notebook(
         async with open_session(paths=[tmp_path / "missing.txt"], changes={"root_llm.model": "local"}):
             pass
     assert not list((tmp_path / "rlm-traces").glob("*.ipynb"))
+
+
+def test_the_name_of_a_run_that_is_being_set_up_is_no_damaged_trace_and_no_failing_test(
+    tmp_path: Path,
+) -> None:
+    take_path(tmp_path / "a.ipynb")
+    assert listing(tmp_path).damaged == 0
+    assert notebooks_in(tmp_path) == []
+    (tmp_path / "b.ipynb").write_text("{")
+    assert listing(tmp_path).damaged == 1
+    os.utime(tmp_path / "a.ipynb", (0, 0))
+    assert listing(tmp_path).damaged == 2, "nobody writes to it any more"

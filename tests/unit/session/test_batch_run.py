@@ -169,7 +169,8 @@ def test_what_a_stopped_question_has_used_is_in_the_sum_and_in_the_next_runs(tmp
 
     async def answer(_item: Item) -> Done:
         at_work.set()
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        raise AssertionError
 
     class Working(Stub):
         def doing(self) -> dict[str, Doing]:

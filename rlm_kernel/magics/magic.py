@@ -25,6 +25,7 @@ from rlm_kernel.nearest import did_you_mean, nearest
 from rlm_kernel.printable import printable
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.contexts import TABLES
+from rlm_kernel.session.places import give_back
 from rlm_kernel.session.result import Result
 from rlm_kernel.session.rlm import RLM
 
@@ -160,10 +161,13 @@ class RLMMagics(Magics):
             result = self._run(lambda: self.kept.ask(rlm, asking))
         else:
             trace = trace_path(rlm.settings, question, place)
-            context = as_context(values, trace.with_suffix(TABLES))
-            result = rlm.ask(
-                question, context, trace=trace, progress=True, answer_type=answer_type, cite=cite
-            )
+            try:
+                context = as_context(values, trace.with_suffix(TABLES))
+                result = rlm.ask(
+                    question, context, trace=trace, progress=True, answer_type=answer_type, cite=cite
+                )
+            finally:
+                give_back(trace)
         self._results.append(result)
         self._user[RESULT] = result = _BelowItsRun(**vars(result))
         if options.bind is not None:

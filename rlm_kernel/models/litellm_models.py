@@ -282,7 +282,8 @@ class LitellmModels:
     def _too_late(self, endpoint: Endpoint, request: Mapping[str, Any]) -> _Attempt:
         """A request that was given up: its provider has read the prompt, and bills that at least."""
         used = usage_of({}, _sent_chars(request), 0, endpoint.chars_per_token, stopped=True)
-        cost = self._cost(endpoint, {}, used, stopped=True)
+        # Without a price nothing, as it must not hide what its provider bills for the next attempt.
+        cost = self._cost(endpoint, {}, used, stopped=True) or 0.0
         return _Attempt(Failure("timeout", "no reply in time", retry=True), used, cost)
 
     async def _sent(

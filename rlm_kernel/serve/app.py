@@ -109,12 +109,14 @@ class Completions:
                     != "application/json"
                 ):
                     raise Refused(415, "The content type is to be application/json.")
-                self._service.accounts.of(key).left()
                 await stack.enter_async_context(self._service.turns.entered(key.name))
                 body = await self._body(request)
                 chat = await asyncio.to_thread(read_chat, body)
                 attempt = await asyncio.to_thread(attempt_of, key.name, request.headers, body, began)
-                exchange = self._service.retries.take(attempt) or Exchange(self._service, chat, key, attempt)
+                exchange = self._service.retries.take(attempt)
+                if exchange is None:  # else it is paid for, by what the key had then
+                    self._service.accounts.of(key).left()
+                    exchange = Exchange(self._service, chat, key, attempt)
             except Refused as refused:
                 await _response(refused)(scope, receive, send)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -144,7 +145,8 @@ def write_whole(path: Path, content: Any) -> None:
             os.fsync(file.fileno())  # else a power cut may leave an empty file in the place of the old one
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses even this
+            beside.unlink()
         raise ConfigError(
             f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder's permissions."
         ) from error

@@ -81,35 +81,36 @@ class Retries:
     """Runs whose client has gone, and may come again."""
 
     def __init__(self) -> None:
-        self._held: dict[bytes, tuple[Exchange, asyncio.Future[bool]]] = {}
+        self._held: dict[asyncio.Future[bool], tuple[bytes, Exchange]] = {}
+        """By what tells whether it was taken. Who asks the same several times at once has as many."""
+        self._closed = False
 
     async def hold(self, attempt: Attempt, exchange: Exchange) -> bool:
         """Wait for the next attempt. False where none came."""
-        if attempt.digest in self._held:
+        if self._closed:
             return False
         taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._held[attempt.digest] = exchange, taken
+        self._held[taken] = attempt.digest, exchange
         try:
             async with asyncio.timeout(HELD_SECONDS):
                 return await taken
         except TimeoutError:
-            return False
+            return not taken.cancelled()  # it was taken at the last moment
         finally:
-            if not taken.done() or taken.cancelled():
-                self._held.pop(attempt.digest, None)
+            del self._held[taken]
 
     def take(self, attempt: Attempt) -> Exchange | None:
-        """What the same request has begun, for this attempt of it."""
-        exchange, taken = self._held.pop(attempt.digest, (None, None))
-        if exchange is None or taken is None or taken.done():
-            return None
-        taken.set_result(True)
-        exchange.attempt = attempt
-        return exchange
+        """What the same request has begun, for this attempt of it: the oldest that nobody has taken."""
+        for taken, (digest, exchange) in self._held.items():
+            if digest == attempt.digest and not taken.done():
+                taken.set_result(True)
+                exchange.attempt = attempt
+                return exchange
+        return None
 
     def close(self) -> None:
         """Hold nothing any more."""
-        while self._held:
-            _, (_, taken) = self._held.popitem()
+        self._closed = True
+        for taken in self._held:
             if not taken.done():
                 taken.set_result(False)

@@ -18,7 +18,7 @@ from rlm_kernel.session.environment import Host, Say, silent
 from rlm_kernel.session.inputs import check_readable
 from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import models_of, opening
-from rlm_kernel.session.places import take_path
+from rlm_kernel.session.places import give_back, take_path
 from rlm_kernel.session.running import discard
 from rlm_kernel.session.session import Session
 from rlm_kernel.session.setup import at_once, swept_image
@@ -94,10 +94,11 @@ async def open_session(
                 trace or _trace(settings, name),
                 {k: v for k, v in given.items() if k.startswith(_KEPT_OPTIONS) and not is_secret(k, v)},
             )
-        settings = load_settings(config_file, {**state.options, **given})
-        await asyncio.to_thread(check_readable, paths)
-        host = Host(settings, say, consent, approve, tools, allow_call)
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(give_back, state.trace)
+            settings = load_settings(config_file, {**state.options, **given})
+            await asyncio.to_thread(check_readable, paths)
+            host = Host(settings, say, consent, approve, tools, allow_call)
             if with_models:
                 host = await stack.enter_async_context(opened(host))
             session = Session(folder, state, host, await with_spans(view, say))

@@ -11,7 +11,8 @@ import contextlib
 import os
 from pathlib import Path
 
-_taken: set[Path] = set()
+_taken: dict[Path, int] = {}
+"""Names whose runs have not ended, and the processes that took them: a fork has taken nothing."""
 
 
 def free_path(path: Path) -> Path:
@@ -26,8 +27,8 @@ def free_path(path: Path) -> Path:
 def take_path(path: Path) -> Path:
     """As `free_path`, absolute, and nobody else gets it from now on.
 
-    Where no file can be made, nothing is taken: the run says why. What is still empty when the process ends
-    is removed.
+    Where no file can be made, nothing is taken: the run says why. Whoever takes a name calls `give_back` when
+    its run has ended, however it did. What is still empty when the process ends is removed.
     """
     number, free = 1, path.absolute()
     while not _take(free):
@@ -37,9 +38,8 @@ def take_path(path: Path) -> Path:
 
 
 def give_back(path: Path) -> None:
-    """Remove what `take_path` has made, if nothing was written there."""
-    if path in _taken:
-        _taken.discard(path)
+    """Remove what `take_path` has made, if nothing was written there. A path that was not taken is left."""
+    if _taken.pop(path, None) is not None:
         with contextlib.suppress(OSError):
             if not path.lstat().st_size:
                 path.unlink()
@@ -53,13 +53,12 @@ def _take(path: Path) -> bool:
         return not path.parent.is_dir()  # else it is the folder that is a file
     except OSError:
         return True
-    if not _taken:
-        atexit.register(_give_all_back, os.getpid())
-    _taken.add(path)
+    _taken[path] = os.getpid()
     return True
 
 
-def _give_all_back(owner: int) -> None:
-    if os.getpid() == owner:  # a fork of it has taken nothing
-        for path in list(_taken):
+@atexit.register
+def _give_all_back() -> None:
+    for path, owner in list(_taken.items()):
+        if owner == os.getpid():
             give_back(path)

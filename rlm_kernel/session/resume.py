@@ -30,6 +30,7 @@ from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Inputs, check_setup
 from rlm_kernel.session.listeners import Gate, everyone, with_spans
 from rlm_kernel.session.models import ModelSet, models_of
+from rlm_kernel.session.places import give_back
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, read_question
 from rlm_kernel.session.replaying import Replayer, Restored, RunAgain, cell_index, image_remarks, restore
@@ -308,11 +309,14 @@ async def fork(
     def host_for(settings: Settings) -> Host:
         return Host(settings, say, consent, approve, tools, allow_call)
 
-    return await answer_first(
-        lambda give: _go_on(plan, again, view, host_for, give),
-        answered,
-        say,
-    )
+    try:
+        return await answer_first(
+            lambda give: _go_on(plan, again, view, host_for, give),
+            answered,
+            say,
+        )
+    finally:
+        give_back(target)
 
 
 def _refuse_live(trace: TraceFile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,9 @@ from rlm_kernel.trace import journal
 from rlm_kernel.trace.plain import read_plain
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import NotebookMeta
+
+SETTING_UP_SECONDS = 3_600.0
+"""After which a run has written to the notebook whose name it has taken."""
 
 
 class NotATrace(Exception):
@@ -49,15 +53,23 @@ class Head:
 
 
 def notebooks_in(folder: Path) -> list[Path]:
-    """The notebooks of a folder, none of a folder below it, the newest first; no links, nothing hidden."""
+    """The notebooks of a folder, none of a folder below it, the newest first; no links, nothing hidden, and
+    none that only holds the name of a run which is being set up.
+    """
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".ipynb") and not entry.name.startswith("."):
                 with contextlib.suppress(OSError):
-                    if entry.is_file(follow_symlinks=False):
+                    if entry.is_file(follow_symlinks=False) and not _is_being_set_up(entry.path):
                         found.append((_changed(Path(entry.path)), entry.path))
     return [Path(path) for _, path in sorted(found, reverse=True)]
+
+
+def _is_being_set_up(path: str) -> bool:
+    """Whether it is empty, and new: an old one was left, or lost what it had."""
+    found = os.lstat(path)
+    return not found.st_size and time.time() - found.st_mtime < SETTING_UP_SECONDS
 
 
 def _changed(path: Path) -> float:

@@ -252,6 +252,38 @@ async def test_each_attempt_that_had_no_reply_in_time_counts_as_its_prompt(
     assert reply.usage.prompt >= 1_000, "that of the first, and what the provider tells of the second"
 
 
+async def test_an_attempt_without_a_reply_does_not_hide_what_the_provider_bills_for_the_next(
+    make: Make, openai_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", openai_env.api_key or "")
+    models = make(
+        sub_llm__model="openrouter/of/no-table",
+        sub_llm__api_base=openai_env.url,
+        sub_llm__timeout=2,
+        sub_llm__retries=1,
+    )
+    await models.warm_up()
+    openai_env.fail("hang", times=1)
+    openai_env.send(
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "of/no-table",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": "Yes."},
+                }
+            ],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "cost": 0.25},
+        }
+    )
+    reply = await models.complete(HELLO, role="sub")
+    assert (reply.text, reply.attempts, reply.cost) == ("Yes.", 2, 0.25)
+
+
 async def test_nobody_listening_is_a_connection_fault(make: Make) -> None:
     with ModelServer() as gone:
         pass

@@ -25,6 +25,7 @@ from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.listeners import with_spans
 from rlm_kernel.session.models import models_of
+from rlm_kernel.session.places import give_back
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.replaying import RunAgain
 from rlm_kernel.session.result import Result
@@ -102,15 +103,18 @@ async def apply(
     target = trace_path(again.settings(trace, live=False), asked[0].text, out)
     if target == trace.path:
         raise UsageError("This needs a notebook of its own.", hint="Name another file with --trace.")
-    plan = await asyncio.to_thread(_planned, trace, asked, context, files or {}, target)
-    plan = replace(plan, choices=Choices(root, reuse))
-    placed(target)
-    host = Host(again.settings(trace), say, consent, approve, tools, allow_call)
-    return await answer_first(
-        lambda give: _applied(plan, again, view, host, give),
-        answered,
-        say,
-    )
+    try:
+        plan = await asyncio.to_thread(_planned, trace, asked, context, files or {}, target)
+        plan = replace(plan, choices=Choices(root, reuse))
+        placed(target)
+        host = Host(again.settings(trace), say, consent, approve, tools, allow_call)
+        return await answer_first(
+            lambda give: _applied(plan, again, view, host, give),
+            answered,
+            say,
+        )
+    finally:
+        give_back(target)
 
 
 def _chosen(trace: TraceFile, number: int | None) -> Sequence[OldQuestion]:

@@ -139,11 +139,15 @@ class Tally:
         if result is None or result.answer is None:
             self.kinds[done.failure.kind if done.failure else result.stop_reason if result else ""] += 1
         self.passing += done.failure is not None and done.failure.passing
-        self.paid += Paid(totals.known_cost, totals.usage.total, totals.unpriced)
-        self.calls += totals.turns + totals.calls
+        self.pay(totals)
         heapq.heappush(self.slowest, (done.seconds, str(entry.id)))
         if len(self.slowest) > _SLOWEST:
             heapq.heappop(self.slowest)
+
+    def pay(self, totals: Totals) -> None:
+        """A question has used so much, whether it is done or was stopped."""
+        self.paid += Paid(totals.known_cost, totals.usage.total, totals.unpriced)
+        self.calls += totals.turns + totals.calls
 
 
 @dataclass(frozen=True)
@@ -298,6 +302,7 @@ class Batch:
         if not _counts(totals) and (seen := self._used.get(entry.item.id)):
             done = replace(done, trace=None, node=seen.node)  # it is on another machine
             totals = Totals(known_cost=seen.cost, root_usage=Usage(seen.tokens, 0), turns=seen.turns)
+        self.tally.pay(totals)
         if self._results is None or not _counts(totals):
             return
         beside = self._results.path.absolute().parent

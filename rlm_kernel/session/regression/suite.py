@@ -19,7 +19,7 @@ from rlm_kernel.errors import FileRefused, RLMError, SetupError, TraceError, Usa
 from rlm_kernel.pathtext import recorded as recorded_path
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.models import models_of
-from rlm_kernel.session.places import take_path
+from rlm_kernel.session.places import give_back, take_path
 from rlm_kernel.session.regression.accepted import Expectations, Wish, read_expectations
 from rlm_kernel.session.regression.alike import Measure
 from rlm_kernel.session.regression.judging import Comparing, Judge
@@ -318,6 +318,8 @@ async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) 
         if error.exit_code == SetupError.exit_code:
             raise
         return replace(base, detail=error.message)
+    finally:
+        give_back(out)
     done = replace(
         base,
         now=run.answers,

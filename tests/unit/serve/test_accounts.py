@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -240,3 +242,24 @@ def test_a_file_of_what_was_used_that_cannot_be_read_is_told(tmp_path: Path, con
     (tmp_path / "keys.json.used").write_text(content)
     with pytest.raises(ConfigError):
         Accounts(tmp_path / "keys.json")
+
+
+async def test_a_read_only_folder_of_keys_is_told_once_and_harms_no_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    told: list[str] = []
+    known = Accounts(tmp_path / "keys.json", told.append)
+    await spend(known.of(Key(name="ann")), 0.5)
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "open", refuse)
+        read_only.setattr(
+            Path, "unlink", refuse
+        )  # Linux refuses it before it looks whether the file is there
+        await known.keep()
+        await known.keep()
+    assert len(told) == 1
+    await known.keep()
+    assert Accounts(tmp_path / "keys.json").of(Key(name="ann")).used.cost == 0.5

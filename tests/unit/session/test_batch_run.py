@@ -19,11 +19,12 @@ from hypothesis import strategies as some
 from rlm_kernel.errors import (
     DockerError,
 )
+from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.output import Places, ready
 from rlm_kernel.session.batch.questions import entries, of_program
 from rlm_kernel.session.batch.results import rows
-from rlm_kernel.session.batch.run import AHEAD, Batch, How
+from rlm_kernel.session.batch.run import AHEAD, Batch, How, Tally
 from rlm_kernel.session.batch.traces import Traces
 from tests.support.batches import Stub, answered, count, run
 from tests.support.sandbox import until
@@ -161,6 +162,37 @@ def test_what_ends_all_stops_the_others_and_is_told_once(tmp_path: Path) -> None
         asyncio.run(run(Stub(answer, places=4), (f"q{n}" for n in itertools.count()), tmp_path / "r.jsonl"))
     assert {"q0", "q1", "q2"} <= set(stopped)
     assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_what_a_stopped_question_has_used_is_in_the_sum_and_in_the_next_runs(tmp_path: Path) -> None:
+    at_work = asyncio.Event()
+
+    async def answer(_item: Item) -> Done:
+        at_work.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    class Working(Stub):
+        def doing(self) -> dict[str, Doing]:
+            return dict.fromkeys(self.begun, Doing(turns=1, calls=2, tokens=30, cost=0.5))
+
+    async def stopped() -> Tally:
+        engine, places = Working(answer), Places(tmp_path / "r.jsonl", Path("traces"))
+        asked = of_program([{"id": "q", "question": "q"}])
+        async with ready(asked, lambda _: engine, places, How(), "") as made:
+            asking = asyncio.ensure_future(anext(made.batch.run(made.entries)))
+            await at_work.wait()
+            asking.cancel()
+            await asyncio.wait({asking})
+            return made.batch.tally
+
+    tally = asyncio.run(stopped())
+    assert (tally.paid.cost, tally.paid.tokens, tally.asked) == (0.5, 30, 0)
+    (row,) = rows(tmp_path / "r.jsonl")
+    assert (row["error"]["kind"], row["known_cost"]) == ("Stopped", 0.5)
+    (done,) = asyncio.run(run(Stub(), [{"id": "q", "question": "q"}], tmp_path / "r.jsonl"))
+    assert done.result is not None
+    assert [row["attempt"] for row in rows(tmp_path / "r.jsonl")] == [1, 2]
 
 
 def test_questions_that_do_not_come_keep_nobody_from_leaving() -> None:

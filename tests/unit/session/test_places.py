@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from rlm_kernel.config import load_settings
+from rlm_kernel.errors import RLMError
+from rlm_kernel.report.listing import listing
 from rlm_kernel.session.ask import trace_path
+from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.places import give_back, take_path
+from rlm_kernel.trace.heads import notebooks_in
 
 
 def test_nobody_gets_a_name_twice(tmp_path: Path) -> None:
@@ -74,3 +78,49 @@ def test_a_folder_that_cannot_be_made_is_told_later(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_written_is_told_later(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert take_path(tmp_path / "a.ipynb") == tmp_path / "a.ipynb"
+
+
+def test_a_process_that_asks_for_ever_has_one_thing_to_do_at_its_end(tmp_path: Path) -> None:
+    code = (
+        "import atexit, pathlib; from rlm_kernel.session import places\n"
+        "before = atexit._ncallbacks()\n"
+        "for _ in range(50): places.give_back(places.take_path(pathlib.Path('a.ipynb')))\n"
+        "print(atexit._ncallbacks() - before, len(places._taken))"
+    )
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, cwd=tmp_path, capture_output=True, text=True).stdout.split() == ["0", "0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no forks")
+def test_a_fork_leaves_what_its_parent_took_and_takes_back_its_own(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from rlm_kernel.session.places import take_path\n"
+        "take_path(pathlib.Path('parent.ipynb')); child = os.fork()\n"
+        "if not child: take_path(pathlib.Path('child.ipynb')); sys.exit()\n"
+        "os.waitpid(child, 0); print(*os.listdir())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.split() == ["parent.ipynb"]
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_session_that_cannot_begin_leaves_no_empty_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RLMError):
+        async with open_session(paths=[tmp_path / "missing.txt"], changes={"root_llm.model": "local"}):
+            pass
+    assert not list((tmp_path / "rlm-traces").glob("*.ipynb"))
+
+
+def test_the_name_of_a_run_that_is_being_set_up_is_no_damaged_trace_and_no_failing_test(
+    tmp_path: Path,
+) -> None:
+    take_path(tmp_path / "a.ipynb")
+    assert listing(tmp_path).damaged == 0
+    assert notebooks_in(tmp_path) == []
+    (tmp_path / "b.ipynb").write_text("{")
+    assert listing(tmp_path).damaged == 1
+    os.utime(tmp_path / "a.ipynb", (0, 0))
+    assert listing(tmp_path).damaged == 2, "nobody writes to it any more"

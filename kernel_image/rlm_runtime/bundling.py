@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 _LATE = frozenset((
     "ssl", "asyncio.sslproto", "base64", "bz2", "code", "curses", "difflib", "ipaddress", "lzma", "ntpath",
-    "platformdirs", "shlex", "tarfile", "zipfile",
+    "shlex", "tarfile", "zipfile",
 ))  # fmt: skip
 """Beside all of `rlm_runtime`: modules that are unread unless the kernel needs them at its start. Others
 import them whole (`import ssl`), and use them only in functions.
+"""
+_PACKAGES = frozenset(("curses",))
+"""Those of them that may be packages: their code imports none of their modules. One that does would be run in
+the midst of its module, where that is imported first (`import zipfile._path`), and find half of it.
 """
 
 
@@ -37,7 +41,7 @@ class _Unreading:
         if name not in _LATE and not name.startswith("rlm_runtime."):
             return None
         kept = _kept(name, PathFinder.find_spec(name, path, target), late=True)
-        return None if kept is None else bundle.spec_of(name, kept)
+        return None if kept is None or (kept[2] and name not in _PACKAGES) else bundle.spec_of(name, kept)
 
 
 def _kept(name: str, spec: ModuleSpec | None, *, late: bool) -> Kept | None:

@@ -12,10 +12,10 @@ this one:
   is. A request over the kernel's sockets would need its GIL, which compiled code may hold; the signal itself
   needs none, so that a regular expression without end is interrupted too.
 
-Code in the kernel has the same user id as this process, so this is the first process of its namespace, which
-nobody inside can stop or kill; no memory of it can be read or written, nor its descriptors had; and it has
-one thread, which asks nothing of the system that a limit could refuse. Whatever goes wrong in it ends the
-container.
+Code in the kernel has the same user id as this process, so this is the first process of its namespace, to
+which SIGSTOP and SIGKILL from inside do nothing; no memory of it can be read or written, nor its descriptors
+had; and it has one thread, which asks nothing of the system that a limit could refuse. Whatever goes wrong in
+it ends the container, and so does a SIGTERM.
 """
 
 from __future__ import annotations

@@ -12,6 +12,10 @@ print([type(finder).__name__ for finder in sys.meta_path if type(finder).__modul
 print({type(sys.modules[name].__spec__.loader).__name__ for name in ("IPython", "asyncio", "traitlets")})
 """
 USES = {
+    # A module of a package before the package itself is used, which imports that module.
+    "import platformdirs.unix as u, platformdirs\nprint(f'is{isinstance(platformdirs.PlatformDirs(), u.Unix)}')": "isTrue",
+    "import zipfile, importlib.util as u\np = hasattr(zipfile, '__path__') and u.find_spec('zipfile._path')\n"
+    "print(f'is{not p or __import__(p.name)._path.Path is zipfile.Path}')": "isTrue",
     "import ssl, asyncio\nprint(ssl.create_default_context().check_hostname, asyncio.sslproto.ssl is ssl)": "True True",
     "from ssl import SSLContext, PROTOCOL_TLS_SERVER\nprint(SSLContext(PROTOCOL_TLS_SERVER).verify_mode.name)": "CERT_NONE",
     "import asyncio.base_events, asyncio.selector_events as s\nprint(s.ssl.SSLError.__name__)": "SSLError",

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import os
+import warnings
 from typing import Any
 
 from rlm_kernel.errors import RLMError, SetupError, UsageError
@@ -73,7 +74,10 @@ def join(ray: Any, address: str | None) -> None:
 
 
 def silence() -> None:
-    """Ray tells of workers that end on stdout, where `rlm` has its answer; no option of it stops that."""
+    """Ray tells of workers that end on stdout, where `rlm` has its answer; no option of it stops that. Its
+    client warns on stderr of much that is sent, though all files have to be.
+    """
+    warnings.filterwarnings("ignore", "More than 10MB of messages", UserWarning)
     worker: Any = importlib.import_module("ray._private.worker")
     if hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = lambda *_given, **_named: None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import sys
+import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.ray_cluster import CAREFUL, Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
+from rlm_kernel.session.batch.ray_joining import silence
 from rlm_kernel.session.batch.ray_worker import Order, Reply, Told
 from rlm_kernel.session.result import Result
 
@@ -244,3 +247,16 @@ async def test_a_lost_connection_begins_no_cluster_on_this_machine() -> None:
     cluster._ray = SimpleNamespace(is_initialized=lambda: False, kill=killed.append)
     cluster._kill("actor")
     assert not killed
+
+
+def test_what_ray_client_says_of_files_that_are_sent_is_not_on_stderr(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where machines read events, say."""
+    monkeypatch.setitem(sys.modules, "ray._private.worker", ModuleType("ray._private.worker"))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        silence()
+        warnings.warn("More than 10MB of messages have been created to schedule tasks on", stacklevel=1)
+        warnings.warn("Something else", stacklevel=1)
+    assert [str(one.message) for one in heard] == ["Something else"]

@@ -352,7 +352,8 @@ def _end(running: _Running, ended: RLMError | None, options: RunOptions) -> None
             print(printable(line), file=sys.stderr)
     if ended is not None:
         _events.failed(ended.message)
-        print(f"rlm: {printable(ended.message)}\nTo go on: {printable(report.go_on)}", file=sys.stderr)
+        then = f"{ended.hint.rstrip('.')}: {report.go_on}"
+        print(f"rlm: {printable(ended.message)}\n{printable(then)}", file=sys.stderr)
     if options.as_json:
         print(json_line(report.as_json()))
     if ended is not None or not report.tally.whole:

@@ -121,6 +121,7 @@ def test_all_questions_stay_within_their_budget_and_a_larger_one_goes_on(
     done = rlm("batch", "q.jsonl", *MODEL, "--jobs", "4", "--max-tokens-all", "9000")
     assert done.returncode == 1, done.stderr
     assert "The budget of all questions is used up" in done.stderr
+    assert "With a larger one the same command goes on: rlm batch q.jsonl" in done.stderr
     first = results(tmp_path)
     used = [row["tokens"] for row in first.values()]
     assert sum(used) <= 9_000 + max(used)

@@ -143,6 +143,7 @@ _KILLED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.hostile
 async def test_when_the_driver_is_killed_all_ends(
     kernel_image: Any, tmp_path: Path, ray_folder: Path, docker_client: Any
 ) -> None:

@@ -188,6 +188,7 @@ async def test_after_one_ctrl_c_no_container_is_left_and_the_same_command_goes_o
     assert all(times_asked(openai_env)[name] == 1 for name in done)
 
 
+@pytest.mark.hostile
 async def test_after_two_ctrl_cs_it_ends_at_once_and_so_do_the_containers(
     start: Start, gate: Gate, asked: Path, machines: RayMachines, docker_client: Any
 ) -> None:
@@ -205,6 +206,7 @@ async def test_after_two_ctrl_cs_it_ends_at_once_and_so_do_the_containers(
     check_results(asked)
 
 
+@pytest.mark.hostile
 async def test_a_node_that_is_lost_while_it_runs_costs_no_result(
     start: Start, gate: Gate, asked: Path, machines: RayMachines
 ) -> None:

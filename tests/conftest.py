@@ -74,3 +74,10 @@ def openai_env(model_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Mo
     monkeypatch.setenv("OPENAI_BASE_URL", model_server.url)
     monkeypatch.setenv("OPENAI_API_BASE", model_server.url)
     return model_server
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """A name for bytes without what is in them: files that are made as tests are collected hold the time, and
+    then no two processes have the same tests.
+    """
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) and len(val) > 30 else None

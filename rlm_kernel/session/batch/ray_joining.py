@@ -22,6 +22,10 @@ _TOKEN = (
 )
 """Ray sends it to the address that it is told only then."""
 
+_ATTEMPTS = 3
+_HEAD_IS_BUSY = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""A head has half a minute to start a process for a client, and says so where that was not enough."""
+
 
 def import_ray() -> Any:
     """The package. Blocking. Raises SetupError without it."""
@@ -59,7 +63,7 @@ def join(ray: Any, address: str | None) -> None:
         if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
-            ray.init(address=address, **quiet)
+            _join_as_client(ray, address, quiet)
     except RLMError:
         raise
     except Exception as error:
@@ -71,6 +75,16 @@ def join(ray: Any, address: str | None) -> None:
             f"(10001, not 6379). {_TOKEN}"
         )
         raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
+
+
+def _join_as_client(ray: Any, address: str, quiet: dict[str, Any]) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(address=address, **quiet)
+            return
+        except Exception as error:
+            if attempt == _ATTEMPTS or not any(said in str(error) for said in _HEAD_IS_BUSY):
+                raise
 
 
 def silence() -> None:

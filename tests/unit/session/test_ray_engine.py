@@ -20,7 +20,7 @@ from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.ray_cluster import CAREFUL, Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
-from rlm_kernel.session.batch.ray_joining import silence
+from rlm_kernel.session.batch.ray_joining import join, silence
 from rlm_kernel.session.batch.ray_worker import Order, Reply, Told
 from rlm_kernel.session.result import Result
 
@@ -260,3 +260,34 @@ def test_what_ray_client_says_of_files_that_are_sent_is_not_on_stderr(
         warnings.warn("More than 10MB of messages have been created to schedule tasks on", stacklevel=1)
         warnings.warn("Something else", stacklevel=1)
     assert [str(one.message) for one in heard] == ["Something else"]
+
+
+@pytest.mark.parametrize(
+    ("said", "attempts"),
+    [
+        ("RuntimeError( Starting Ray client server failed. See a.err", 3),
+        ("RuntimeError( Proxy failed to Connect to backend! Check a.err", 3),
+        ("connection timed out", 1),
+    ],
+)
+def test_a_head_that_is_too_busy_for_a_client_is_asked_again_and_no_other(said: str, attempts: int) -> None:
+    asked: list[str] = []
+
+    def refuse(address: str, **_options: Any) -> None:
+        asked.append(address)
+        raise ConnectionAbortedError(said)
+
+    with pytest.raises(SetupError, match=r"cannot be joined"):
+        join(SimpleNamespace(init=refuse), "ray://head:10001")
+    assert asked == ["ray://head:10001"] * attempts
+
+
+def test_a_head_that_was_busy_is_joined_in_the_end() -> None:
+    told = iter([ConnectionAbortedError("Starting Ray client server failed."), None])
+
+    def begin(**_options: Any) -> None:
+        if (error := next(told)) is not None:
+            raise error
+
+    join(SimpleNamespace(init=begin), "ray://head:10001")
+    assert not list(told)

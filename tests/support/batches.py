@@ -57,9 +57,14 @@ PLAINLY, NOBODY = How(), Heard()
 
 
 async def run(
-    engine: Stub, questions: Iterable[Any], out: Path | None = None, how: How = PLAINLY, heard: Heard = NOBODY
+    engine: Stub,
+    questions: Iterable[Any],
+    out: Path | None = None,
+    how: How = PLAINLY,
+    heard: Heard = NOBODY,
+    traces: Path = Path("traces"),
 ) -> list[Done]:
-    async with ready(of_program(questions), lambda _: engine, Places(out, Path("traces")), how, "") as made:
+    async with ready(of_program(questions), lambda _: engine, Places(out, traces), how, "") as made:
         return [done async for done in made.batch.run(made.entries, heard)]
 
 

@@ -58,6 +58,7 @@ async def opened(out: Path, traces: Path | None = None) -> AsyncIterator[tuple[R
             write_index(folder, results.path)
 
     try:
+        await results.take_up()
         await asyncio.to_thread(index)
         try:
             yield results, Traces(folder, results.lines)

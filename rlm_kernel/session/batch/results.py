@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from rlm_kernel import system
 from rlm_kernel.engine.protocols import Totals
@@ -24,15 +24,12 @@ from rlm_kernel.errors import TraceNotWritten, UsageError
 from rlm_kernel.loops import to_its_end
 from rlm_kernel.session.batch.item import Done
 from rlm_kernel.session.batch.questions import Entry, key_of
+from rlm_kernel.session.batch.stopped import QUESTION, STOPPED, Begun, counts, spent, stopped
 
 Status = Literal["answered", "no_answer", "failed"]
 Retry = Literal["no", "passing", "all"]
 """Which questions are asked again that have failed, or have no answer."""
-STOPPED: Final = "Stopped"
-"""The kind of failure of a question that was stopped half-way, and had used something by then."""
 _BEGIN = b'{"id": '
-_QUESTION = 500
-"""Characters of a question that a line has."""
 _FIELDS = ("id", "status", "digest", "attempt")
 
 
@@ -65,6 +62,7 @@ class Results:
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path = path
+        self.begun = Begun(path)
         self._file = file
         self._end = 0
         self._writing = asyncio.Lock()
@@ -107,7 +105,8 @@ class Results:
         return results
 
     def close(self) -> None:
-        """Another process may have it then; one that was made for nothing is gone. Idempotent."""
+        """Another process may have it then; one that was made for nothing is gone. Blocking. Idempotent."""
+        self.begun.close()
         with contextlib.suppress(OSError, ValueError):
             unused = self._new and not self.lines and not system.WINDOWS  # it deletes nothing that is open
             if unused and os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
@@ -193,6 +192,23 @@ class Results:
         """
         await to_its_end(self._add(row))
 
+    async def stop(self, entry: Entry, done: Done, totals: Totals, attempt: int) -> None:
+        """A question was stopped half-way: what it has used by then has a line. Raises TraceNotWritten."""
+        if counts(totals):
+            await self.add(row_of(entry, done, totals, attempt, self.path.absolute().parent))
+
+    async def take_up(self) -> None:
+        """Of a process that was killed, what its questions had used by then counts too. Raises
+        TraceNotWritten.
+        """
+        left = [] if self._new else await asyncio.to_thread(lambda: list(self.begun.left()))
+        for entry, attempt, trace in left:
+            if attempt < self.attempt(entry):
+                continue
+            done = stopped(entry.item, trace)
+            await self.stop(entry, done, await asyncio.to_thread(spent, done), attempt)
+        await asyncio.to_thread(self.begun.close)
+
     async def _add(self, row: Mapping[str, Any]) -> None:
         async with self._writing:
             await asyncio.to_thread(self._append, encoded(row))
@@ -231,7 +247,7 @@ def row_of(entry: Entry, done: Done, totals: Totals, attempt: int, beside: Path)
     return {
         "id": entry.id,
         "status": status,
-        "question": entry.item.question[:_QUESTION],
+        "question": entry.item.question[:QUESTION],
         "answer": result.answer if result else None,
         "value": result.value if result else None,
         "error": vars(failure) | {} if failure else None,

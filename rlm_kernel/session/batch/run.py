@@ -25,8 +25,9 @@ from rlm_kernel.session.batch.engine import Engine
 from rlm_kernel.session.batch.failures import failure_of
 from rlm_kernel.session.batch.item import Done, Failure, Item
 from rlm_kernel.session.batch.questions import Entries, Entry
-from rlm_kernel.session.batch.results import STOPPED, Paid, Results, Retry, row_of
+from rlm_kernel.session.batch.results import Paid, Results, Retry, row_of
 from rlm_kernel.session.batch.rows import BadLine
+from rlm_kernel.session.batch.stopped import counts, spent, stopped
 from rlm_kernel.session.batch.traces import Traces
 
 AHEAD = 2
@@ -268,8 +269,11 @@ class Batch:
         with self._traces.place(entry.item.id) as trace:
             self._ids[entry.item.id] = str(entry.id)
             try:
+                if (known := self._results) is not None:
+                    add, attempt = known.begun.add, known.attempt(entry)
+                    await to_its_end(asyncio.to_thread(add, entry, attempt, trace))
                 done = await self._engine.answer(entry.item, trace)
-            except asyncio.CancelledError:
+            except BaseException:
                 await to_its_end(self._keep_stopped(entry, trace))
                 raise
             finally:
@@ -283,30 +287,27 @@ class Batch:
             return typed
 
     async def _keep(self, entry: Entry, done: Done) -> None:
-        totals = await asyncio.to_thread(_spent, done)
+        totals = await asyncio.to_thread(spent, done)
         if self._results is not None:
             row = row_of(
                 entry, done, totals, self._results.attempt(entry), self._results.path.absolute().parent
             )
             await self._results.add(row)
+            self._results.begun.ended(entry)
         self.tally.count(entry, done, totals)
         self._heard.done(entry, done)
 
     async def _keep_stopped(self, entry: Entry, trace: Path) -> None:
         """A question that was stopped half-way has a line of what it has used, which later runs count."""
-        failure = Failure(
-            STOPPED, "It was stopped half-way.", "The same command asks it again.", passing=True
-        )
-        done = Done(entry.item, failure=failure, trace=trace)
-        totals = await asyncio.to_thread(_spent, done)
-        if not _counts(totals) and (seen := self._used.get(entry.item.id)):
+        done = stopped(entry.item, trace)
+        totals = await asyncio.to_thread(spent, done)
+        if not counts(totals) and (seen := self._used.get(entry.item.id)):
             done = replace(done, trace=None, node=seen.node)  # it is on another machine
             totals = Totals(known_cost=seen.cost, root_usage=Usage(seen.tokens, 0), turns=seen.turns)
         self.tally.pay(totals)
-        if self._results is None or not _counts(totals):
-            return
-        beside = self._results.path.absolute().parent
-        await self._results.add(row_of(entry, done, totals, self._results.attempt(entry), beside))
+        if self._results is not None:
+            await self._results.stop(entry, done, totals, self._results.attempt(entry))
+            self._results.begun.ended(entry)
 
     def _used_up(self) -> BudgetExceeded | None:
         paid = self.tally.paid if self._results is None else self._results.paid
@@ -326,29 +327,12 @@ class Batch:
         )
 
 
-def _counts(totals: Totals) -> bool:
-    """Whether anything was used that counts in a budget."""
-    return any((totals.known_cost, totals.lost_cost, totals.usage.total, totals.lost_tokens))
-
-
 def _over(what: str) -> BudgetExceeded:
     return BudgetExceeded(
         f"The budget of all questions is used up: {what}.",
         limit=BATCH,
         hint="With a larger one the same command goes on.",
     )
-
-
-def _spent(done: Done) -> Totals:
-    """What a question took; of one that failed by its trace. Blocking."""
-    from rlm_kernel.trace.heads import NotATrace, head_of
-
-    if done.result is not None:
-        return done.result.totals
-    try:
-        return Totals() if done.trace is None else head_of(Path(done.trace)).spent
-    except NotATrace:
-        return Totals()
 
 
 async def _stopped(running: set[asyncio.Task[Any]]) -> None:

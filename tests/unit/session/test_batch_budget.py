@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import (
@@ -18,8 +21,10 @@ from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.results import rows
 from rlm_kernel.session.batch.run import AHEAD, Budget, How
 from rlm_kernel.session.result import Result
+from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.batches import Stub, answered, run
 from tests.support.sandbox import until
+from tests.support.trace import STORY, meta, tell
 
 
 @pytest.mark.parametrize("budget", [Budget(cost=1.0), Budget(tokens=100)])
@@ -124,3 +129,41 @@ def test_a_question_that_the_budget_ended_is_asked_again_when_there_is_more(tmp_
     asyncio.run(run(engine, asked, out))
     assert "q2" in engine.begun
     assert "q1" not in engine.begun
+
+
+def test_what_a_killed_process_had_spent_counts_in_the_next_run_which_asks_again(tmp_path: Path) -> None:
+    at_work, left = tmp_path / "at_work", tmp_path / "left"
+    at_work.mkdir()
+
+    class Killed(Stub):
+        async def answer(self, item: Item, trace: Path) -> Done:
+            if item.id == "b":
+                trace.parent.mkdir(parents=True, exist_ok=True)
+                tell(NotebookWriter(trace, meta(), []), STORY[:-8])
+                # What SIGKILL leaves: the folder as it is at this moment.
+                shutil.copytree(at_work, left)
+            return await super().answer(item, trace)
+
+    asked = [{"id": name, "question": f"{name}?"} for name in "abc"]
+    traces = at_work / "r.traces"
+    asyncio.run(run(Killed(places=1), asked, at_work / "r.jsonl", traces=traces))
+    assert not (at_work / "r.jsonl.running").exists()
+
+    out = left / "r.jsonl"
+    with pytest.raises(BudgetExceeded, match=r"\$1\.0000 of \$0\.5000"):
+        asyncio.run(run(Stub(), asked, out, How(Budget(cost=0.5))))
+    (stopped,) = [row for row in rows(out) if row["id"] == "b"]
+    assert (stopped["error"]["kind"], stopped["attempt"], stopped["known_cost"]) == ("Stopped", 1, 1.0)
+    assert {"b?", "c?"} <= {one.item.question for one in asyncio.run(run(Stub(), asked, out))}
+    assert sum(row["known_cost"] for row in rows(out)) == 1.0
+
+
+@given(journal=some.binary(max_size=200) | some.text(max_size=200).map(str.encode))
+def test_a_journal_of_anything_stops_no_batch(
+    tmp_path_factory: pytest.TempPathFactory, journal: bytes
+) -> None:
+    out = tmp_path_factory.mktemp("batch") / "r.jsonl"
+    asyncio.run(run(Stub(), ["a"], out))
+    Path(f"{out}.running").write_bytes(journal + b'\n{"id": [], "question": 1}\n{"id": "a"}\n7\n')
+    assert len(asyncio.run(run(Stub(), ["a", "b"], out))) == 1
+    assert not Path(f"{out}.running").exists()

@@ -171,8 +171,60 @@ class SettingsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(SettingsOptions):
-    """The options of a command that asks models."""
+class KernelOptions(SettingsOptions):
+    """The options of a command that runs cells in a kernel, and shows this."""
+
+    as_json: JSON = False
+    json_events: Annotated[
+        bool,
+        option(
+            OUTPUT,
+            "--json-events",
+            help="Print what happens on stderr, one JSON object a line: docs/events.md.",
+        ),
+    ] = False
+    quiet: Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only errors on stderr.")] = False
+    runtime: Annotated[
+        str | None,
+        option(
+            SANDBOX, "--runtime", metavar="NAME", help="Docker runtime, such as runsc. Default: the engine's."
+        ),
+    ] = None
+
+    def settings(self) -> Settings:
+        """The settings of this command line; the API keys of `.env` are loaded. Raises ConfigError."""
+        from rlm_kernel.config import load_api_keys
+
+        load_api_keys()
+        found = super().settings()
+        _events.hide(found)
+        return found
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether the user may be asked a question in the terminal."""
+        return not (self.quiet or self.as_json or self.json_events)
+
+    def view(self, *, lines: bool = True, quiet: bool = False) -> LiveView:
+        """What shows a run on stderr. `lines`: off a terminal, a line for each turn and cell."""
+        from rlm_kernel.views.live import LiveView
+
+        if not self.json_events:
+            return LiveView(quiet=self.quiet or quiet, lines=lines)
+
+        class Told(LiveView):
+            """What it has to say are lines of JSON among those of the events."""
+
+            def __call__(self, event: Event) -> None:
+                _events.listener(event)
+                super().__call__(event)
+
+        return Told(lines=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubCallOptions(KernelOptions):
+    """The options of a command whose cells may ask sub models."""
 
     model: Annotated[
         str | None,
@@ -206,15 +258,6 @@ class RunOptions(SettingsOptions):
             autocompletion=_complete.models,
         ),
     ] = None
-    compact: Annotated[
-        bool | None,
-        option(
-            MODELS,
-            "--compact/--no-compact",
-            help="Sum up long turns in what the root model sees: memory_compaction.enabled.",
-            hidden=True,
-        ),
-    ] = None
     reasoning: Annotated[
         str | None,
         option(
@@ -225,21 +268,6 @@ class RunOptions(SettingsOptions):
             "provider's.",
             autocompletion=_complete.reasoning,
         ),
-    ] = None
-    profile: Annotated[
-        str | None,
-        option(
-            MODELS,
-            "--profile",
-            metavar="NAME",
-            help="System prompt: default, batching, short, small, or a .md file. Default: chosen for the "
-            "root model.",
-            autocompletion=_complete.profiles,
-        ),
-    ] = None
-    cite: Annotated[
-        bool | None,
-        option(OUTPUT, "--cite", help="Have the answer cite its evidence: passages of the input."),
     ] = None
     cache: Annotated[
         bool | None,
@@ -255,11 +283,41 @@ class RunOptions(SettingsOptions):
     timeout: Annotated[
         float | None, option(LIMITS, "--timeout", metavar="SECONDS", help="Seconds. Default: no limit.")
     ] = None
-    max_turns: Annotated[
-        int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")
-    ] = None
     max_calls: Annotated[
         int | None, option(LIMITS, "--max-calls", metavar="N", help="Sub-model calls. Default: 5000.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(SubCallOptions):
+    """The options of a command that asks the root model."""
+
+    profile: Annotated[
+        str | None,
+        option(
+            MODELS,
+            "--profile",
+            metavar="NAME",
+            help="System prompt: default, batching, short, small, or a .md file. Default: chosen for the "
+            "root model.",
+            autocompletion=_complete.profiles,
+        ),
+    ] = None
+    compact: Annotated[
+        bool | None,
+        option(
+            MODELS,
+            "--compact/--no-compact",
+            help="Sum up long turns in what the root model sees: memory_compaction.enabled.",
+            hidden=True,
+        ),
+    ] = None
+    cite: Annotated[
+        bool | None,
+        option(OUTPUT, "--cite", help="Have the answer cite its evidence: passages of the input."),
+    ] = None
+    max_turns: Annotated[
+        int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")
     ] = None
     max_depth: Annotated[
         int | None,
@@ -279,58 +337,12 @@ class RunOptions(SettingsOptions):
             autocompletion=_complete.files,
         ),
     ] = None
-    as_json: JSON = False
-    json_events: Annotated[
-        bool,
-        option(
-            OUTPUT,
-            "--json-events",
-            help="Print what happens on stderr, one JSON object a line: docs/events.md.",
-        ),
-    ] = False
-    quiet: Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only errors on stderr.")] = False
-    runtime: Annotated[
-        str | None,
-        option(
-            SANDBOX, "--runtime", metavar="NAME", help="Docker runtime, such as runsc. Default: the engine's."
-        ),
-    ] = None
-
-    def settings(self) -> Settings:
-        """The settings of this command line; the API keys of `.env` are loaded. Raises ConfigError."""
-        from rlm_kernel.config import load_api_keys
-
-        load_api_keys()
-        found = super().settings()
-        _events.hide(found)
-        return found
 
     def given_tools(self) -> dict[str, Any]:
         """The tools of --tools, as a keyword of the session functions. Raises UsageError."""
         from rlm_kernel.tools.module import tools_in
 
         return {"tools": tools_in(self.tools)} if self.tools else {}
-
-    @property
-    def may_ask(self) -> bool:
-        """Whether the user may be asked a question in the terminal."""
-        return not (self.quiet or self.as_json or self.json_events)
-
-    def view(self, *, lines: bool = True, quiet: bool = False) -> LiveView:
-        """What shows a run on stderr. `lines`: off a terminal, a line for each turn and cell."""
-        from rlm_kernel.views.live import LiveView
-
-        if not self.json_events:
-            return LiveView(quiet=self.quiet or quiet, lines=lines)
-
-        class Told(LiveView):
-            """What it has to say are lines of JSON among those of the events."""
-
-            def __call__(self, event: Event) -> None:
-                _events.listener(event)
-                super().__call__(event)
-
-        return Told(lines=False)
 
 
 _SETTING = {
@@ -362,7 +374,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def command(**given: Any) -> None:
         options = kind(**{name: given.pop(name) for name in shared})
-        if isinstance(options, RunOptions) and options.json_events:
+        if isinstance(options, KernelOptions) and options.json_events:
             _events.begin(function.__name__)
         function(**given, options=options)
 

@@ -21,7 +21,7 @@ from rlm_kernel.cli.options import (
     MOVED_FILES,
     OUTPUT,
     TRACE_OR_LAST,
-    RunOptions,
+    SubCallOptions,
     option,
     with_options,
 )
@@ -71,7 +71,7 @@ def replay(
         ),
     ] = None,
     *,
-    options: RunOptions,
+    options: SubCallOptions,
 ) -> None:
     """Run a trace again, offline, and compare the outputs.
 

@@ -17,7 +17,7 @@ from rlm_kernel.cli.options import (
     MOVED_FILES,
     OUTPUT,
     TRACE_OR_LAST,
-    RunOptions,
+    KernelOptions,
     option,
     with_options,
 )
@@ -65,7 +65,7 @@ def verify(
         bool, option(OUTPUT, "--strict", help="Count what could not be checked as broken.")
     ] = False,
     *,
-    options: RunOptions,
+    options: KernelOptions,
 ) -> None:
     """Check a trace offline: its seal, files, quotations, account, cells, and what readers see.
 

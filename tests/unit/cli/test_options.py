@@ -13,13 +13,15 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from rlm_kernel.cli import app, main
-from rlm_kernel.cli.options import _SETTING, RunOptions, SettingsOptions
+from rlm_kernel.cli.options import _SETTING, KernelOptions, RunOptions, SettingsOptions, SubCallOptions
 from rlm_kernel.config import known_keys, load_settings
 from rlm_kernel.errors import ConfigError
 
-RUNS = ("ask", "chat", "init", "run", "replay", "resume", "fork", "bench", "batch")
+RUNS = ("ask", "chat", "init", "run", "resume", "fork", "apply", "bench", "batch")
+ASKS_SUB_MODELS = (*RUNS, "replay")
+RUNS_CELLS = (*ASKS_SUB_MODELS, "verify")
 READERS = (
-    *RUNS,
+    *RUNS_CELLS,
     "status",
     "stop",
     "doctor",
@@ -52,7 +54,15 @@ def facts(param: Any) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize(("commands", "kind"), [(RUNS, RunOptions), (READERS, SettingsOptions)])
+@pytest.mark.parametrize(
+    ("commands", "kind"),
+    [
+        (RUNS, RunOptions),
+        (ASKS_SUB_MODELS, SubCallOptions),
+        (RUNS_CELLS, KernelOptions),
+        (READERS, SettingsOptions),
+    ],
+)
 def test_shared_options_have_the_same_names_help_types_and_defaults(
     commands: tuple[str, ...], kind: type[SettingsOptions]
 ) -> None:
@@ -61,6 +71,15 @@ def test_shared_options_have_the_same_names_help_types_and_defaults(
         params = params_of(command)
         for field in dataclasses.fields(kind):
             assert facts(params[field.name]) == facts(first[field.name]), f"{field.name} of {command}"
+
+
+def test_a_command_that_asks_no_model_has_no_options_for_models_and_limits() -> None:
+    asks_nobody = params_of("verify")
+    asks_models = {field.name for field in dataclasses.fields(RunOptions)} - {
+        field.name for field in dataclasses.fields(KernelOptions)
+    }
+    assert asks_models
+    assert not asks_models & set(asks_nobody)
 
 
 def test_every_option_for_a_setting_names_one_that_exists() -> None:

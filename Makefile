@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-hostile bench lint image clean setup browser engines types-linux types-darwin types-win32 types-beside
 BIN := .venv/bin
+# Each of many processes would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE =
 TYPED := __main__ asyncwire bridge bundle bundling first handover hosttools line queries wire
 
 help:  ## this list

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import configuration, settings
 
 from rlm_kernel.secrets import forget_held, is_secret_name
 from tests.support.model_server import ModelServer
@@ -17,15 +20,32 @@ from tests.support.model_server import ModelServer
 # that they take.
 settings.register_profile("rlm", deadline=None, max_examples=50)
 settings.load_profile("rlm")
+# What it has read of the code, which takes seconds, and examples that failed: not in a test's current directory.
+configuration.set_hypothesis_home_dir(Path(__file__).parents[1] / ".hypothesis")
 
 REAL_HOME = Path(os.path.expanduser("~"))
 REAL_CACHE = os.environ.get("RLM_CACHE_DIR")
 
 
+@pytest.fixture(scope="session")
+def next_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes empty folders. pytest finds the number of a new one by a look at all before it, which takes longer
+    with each test.
+    """
+    parent, numbers = tmp_path_factory.mktemp("isolated"), itertools.count()
+
+    def make() -> Path:
+        folder = parent / str(next(numbers))
+        folder.mkdir(mode=0o700)
+        return folder
+
+    return make
+
+
 @pytest.fixture(autouse=True)
-def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def isolated(next_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with this test's home, cache and current directory."""
-    folder = tmp_path_factory.mktemp("isolated")
+    folder = next_folder()
     for name in ("home", "cache", "cwd"):
         (folder / name).mkdir()
     for name in list(os.environ):
@@ -81,3 +101,16 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     then no two processes have the same tests.
     """
     return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) and len(val) > 30 else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Ten thousand tests, and all that they import, are there to the end: Python's collector of garbage need not
+    look at them, neither now nor while they run.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.approval import Approve
-from rlm_kernel.engine.conversation import Past
 from rlm_kernel.engine.events import Listener, RunOpened
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.limits import LIMITS
@@ -20,11 +17,10 @@ from rlm_kernel.engine.loop import Loop
 from rlm_kernel.engine.protocols import Models, Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import UsageError, backstop
-from rlm_kernel.pathtext import seen_from
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.assembly import Assembly, history_of
-from rlm_kernel.session.conversation import first_question, turns_of
+from rlm_kernel.session.conversation import first_question
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Inputs, check_setup
@@ -35,151 +31,19 @@ from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.questions import Question, read_question
 from rlm_kernel.session.replaying import Replayer, Restored, RunAgain, cell_index, image_remarks, restore
 from rlm_kernel.session.result import Result
+from rlm_kernel.session.resume_plan import OPTIONS, Plan, origin_of
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
 from rlm_kernel.session.toolbox import TOOLS_CELL, free_id, opened, undeclared
 from rlm_kernel.session.tracefiles import FileNotes
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
-from rlm_kernel.trace.packed import Packed
-from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
+from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.recording import TraceRecording
-from rlm_kernel.trace.schema import NotebookMeta, OriginMeta
 
 if TYPE_CHECKING:
     from rlm_kernel.sandbox.grants import Consent
     from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
-
-_OPTIONS = {
-    "turns": "--max-turns",
-    "calls": "--max-calls",
-    "cost": "--max-cost",
-    "seconds": "--timeout",
-    "tokens": "RLM_LIMITS__TOKENS",
-}
-_ENDED = (*_OPTIONS, "no_answer")
-"""Stop reasons after which one last answer was asked for: the conversation was brought to its end."""
-_CLOSING = ("answer", "summary")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is taken up: the cells that are kept, in the notebook at `path`, and how the conversation goes
-    on.
-    """
-
-    trace: TraceFile
-    kept: Sequence[TraceCell]
-    path: Path
-    origin: OriginMeta
-    forked: bool
-    question: str = ""
-
-    @property
-    def ended(self) -> bool:
-        """The last turn that is kept is whole, and nothing is left to do of it."""
-        whole = len(self.kept) == len(self.trace.cells)
-        # A further question that has no reply yet: the turn before it had its answer.
-        asked = next(
-            (cell.kind == "question" for cell in reversed(self.kept) if cell.kind in ("model", "question")),
-            False,
-        )
-        # What is left of words that were applied to another input: they are not the root model's of now.
-        words = next((cell.meta for cell in reversed(self.kept) if cell.kind == "model" and cell.meta), None)
-        applied = words is not None and words.again
-        return bool(self.question) or asked or applied or not whole or self.trace.meta.stop_reason in _ENDED
-
-    @property
-    def last_turn(self) -> int:
-        return max((cell.turn for cell in self.kept), default=0)
-
-    def again(self) -> list[TraceCell]:
-        """The code cells that are run again.
-
-        A name that stood in prose is tried by the loop itself, where its turn is to be finished.
-        """
-        return [
-            cell
-            for cell in self.kept
-            if cell.code and (self.ended or cell.turn != self.last_turn or not cell.id.endswith("-final"))
-        ]
-
-    def meta(self, fresh: NotebookMeta) -> NotebookMeta:
-        """What the notebook says of itself from now on."""
-        then = self.trace.meta
-        kept: dict[str, Any] = {
-            "files": then.files,
-            "prompts": then.prompts,
-            "parent": then.parent,
-            "origins": [*then.origins, self.origin],
-        }
-        return fresh.model_copy(update=kept if self.forked else kept | {"created": then.created})
-
-    def cells(self) -> list[Any]:
-        """The notebook's cells as they are kept: without what closed it, and without remarks that will be
-        made again.
-        """
-        ids = {cell.id for cell in self.kept}
-        again = (
-            ()
-            if self.ended
-            else {
-                cell.id
-                for cell in self.kept
-                if cell.kind == "note" and cell.turn == self.last_turn and cell.meta
-            }
-        )
-        answered = sum(cell.kind == "answer" for cell in self.kept)
-        taken = []
-        for cell in self.trace.node.cells:
-            if cell.id not in ids or cell.id in again or cell.id in ("title", "summary"):
-                continue
-            if cell.id == "answer":
-                if not self.question:
-                    continue
-                cell = {**cell, "id": f"answer-{answered:02d}"}
-            taken.append(self._linked(cell))
-        return taken
-
-    def _linked(self, cell: Any) -> Any:
-        """A cell whose calls name the traces of child RLMs as they are seen from the notebook that it is in
-        now.
-        """
-        calls = cell["metadata"].get("rlm", {}).get("calls", [])
-        there, here = self.trace.path.parent, self.path.parent
-        if here == there or not any(call.get("trace") for call in calls):
-            return cell
-
-        def moved(call: dict[str, Any]) -> dict[str, Any]:
-            return (
-                {**call, "trace": Path(seen_from(there / call["trace"], here)).as_posix()}
-                if call.get("trace")
-                else call
-            )
-
-        found = calls.changed(moved) if isinstance(calls, Packed) else [moved(call) for call in calls]
-        return {**cell, "metadata": {**cell["metadata"], "rlm": {**cell["metadata"]["rlm"], "calls": found}}}
-
-    def past(self, restored: Restored, remarks: Sequence[str]) -> Past:
-        """What the loop goes on from."""
-        turns = turns_of(self.kept, restored.results)
-        return Past(
-            turns,
-            restored.told(self._what(), remarks),
-            self.question,
-            unfinished=not self.ended and bool(turns),
-        )
-
-    def _what(self) -> str:
-        """What happened, for the root model."""
-        if self.forked:
-            return "This goes on from a copy of the session as it was here"
-        if self.trace.meta.stop_reason in _ENDED:
-            return (
-                "The session had ended at a limit, which was raised. Go on with the question. It was "
-                "taken up again"
-            )
-        return "The session was interrupted here, and was taken up again"
 
 
 @backstop
@@ -230,7 +94,7 @@ async def resume(
             "This run has its answer: there is nothing to resume.",
             hint=f'To ask on: rlm fork {path} "QUESTION"',
         )
-    plan = _Plan(trace, trace.cells, trace.path, _origin(trace, trace.cells, "resume"), forked=False)
+    plan = Plan(trace, trace.cells, trace.path, origin_of(trace, trace.cells, "resume"), forked=False)
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
 
     def host_for(settings: Settings) -> Host:
@@ -303,7 +167,7 @@ async def fork(
             "A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`."
         )
     placed(target)
-    plan = _Plan(trace, kept, target, _origin(trace, kept, "fork"), forked=True, question=question.strip())
+    plan = Plan(trace, kept, target, origin_of(trace, kept, "fork"), forked=True, question=question.strip())
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
 
     def host_for(settings: Settings) -> Host:
@@ -330,22 +194,15 @@ def _refuse_live(trace: TraceFile) -> None:
             )
 
 
-def _origin(trace: TraceFile, kept: Sequence[TraceCell], kind: Any) -> OriginMeta:
-    cell = kept[-1].id if kept else ""
-    return OriginMeta(
-        kind=kind, trace=str(trace.path), session=trace.meta.session, cell=cell, at=datetime.now(UTC)
-    )
-
-
 async def _go_on(
-    plan: _Plan, again: RunAgain, view: Listener | None, host_for: Callable[[Settings], Host], give: Give
+    plan: Plan, again: RunAgain, view: Listener | None, host_for: Callable[[Settings], Host], give: Give
 ) -> Result:
     host = host_for(again.settings(plan.trace))
     say = host.say
     view = await with_spans(view, say)
     spent = None if plan.forked else plan.trace.spent() + await asyncio.to_thread(spent_on_lost, plan.trace)
     ledger = ledger_of(host, spent)
-    if plan.trace.meta.stop_reason in _ENDED:
+    if plan.closed:
         _check_limits(ledger)
     question = await read_question(plan.question, files=host.settings.sandbox.question_files)
     question.tell_absent(say)
@@ -375,7 +232,7 @@ def _check_limits(ledger: Ledger) -> None:
             limit = getattr(ledger.limits, name)
             raise UsageError(
                 f"The limit of {name} ({limit:g}) is used up.",
-                hint=f"Give the whole run a higher one: {_OPTIONS[name]}",
+                hint=f"Give the whole run a higher one: {OPTIONS[name]}",
             )
 
 
@@ -386,7 +243,7 @@ class _Going:
     """
 
     def __init__(
-        self, plan: _Plan, running: RunningKernel, family: Family, ledger: Ledger, view: Listener | None
+        self, plan: Plan, running: RunningKernel, family: Family, ledger: Ledger, view: Listener | None
     ) -> None:
         self._plan = plan
         self._running = running

@@ -239,7 +239,7 @@ async def test_each_attempt_that_had_no_reply_in_time_counts_as_its_prompt(
     make: Make, openai_env: ModelServer
 ) -> None:
     prices = {"sub_llm__input_price": 10.0, "sub_llm__output_price": 30.0}
-    models = make(sub_llm__timeout=0.3, sub_llm__retries=1, **prices)
+    models = make(sub_llm__timeout=1, sub_llm__retries=1, **prices)
     await models.warm_up()
     long = [{"role": "user", "content": "a" * 4_000}]
     openai_env.fail("hang", times=2)
@@ -631,7 +631,7 @@ async def test_a_time_out_and_nobody_at_the_address_are_told_apart(
         return True
 
     openai_env.fail("hang")
-    await make(sub_llm__timeout=0.2).complete(HELLO, role="sub", watch=Watch(retrying=hear))
+    await make(sub_llm__timeout=1).complete(HELLO, role="sub", watch=Watch(retrying=hear))
     with ModelServer() as gone:
         pass
     await failing(

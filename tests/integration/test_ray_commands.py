@@ -1,4 +1,4 @@
-"""`rlm batch` and `rlm bench` with `--engine ray`, as commands, on a real cluster of three nodes."""
+"""`rlm batch` and `rlm bench` with `--engine ray`, as commands, on a real cluster of two nodes."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_the_places_for_calls_hold_over_the_cluster_and_refusals_cost_no_answer(
     assert code == 0, err
     check_results(asked)
     assert openai_env.sent("sub") == 20 * COUNT + 3
-    assert 1 < most <= 4  # with three nodes, each of which would have 4
+    assert 1 < most <= 4  # with two nodes, each of which would have 4
 
 
 def test_a_benchmark_is_answered_by_the_nodes_and_judged_here(

@@ -1,4 +1,4 @@
-"""A Ray cluster of a head and three nodes on this machine, in a process of its own: it prints where it is, and
+"""A Ray cluster of a head and two nodes on this machine, in a process of its own: it prints where it is, and
 for each line on stdin kills a node, which another one replaces. It ends with its stdin.
 """
 
@@ -88,7 +88,7 @@ def main() -> None:
     from benchmarks.cluster import Machines
 
     told, sys.stdout = sys.stdout, sys.stderr  # Ray prints
-    machines = Machines(3, ray_client_server_port=int(sys.argv[1]))
+    machines = Machines(2, ray_client_server_port=int(sys.argv[1]))
     try:
         print(json.dumps({"address": machines.address}), file=told, flush=True)
         for _ in sys.stdin:

@@ -7,7 +7,8 @@ import contextlib
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from rlm_kernel.engine.purse import Spent
 from rlm_kernel.errors import InternalError, RLMError, SetupError
@@ -25,6 +26,7 @@ from rlm_kernel.session.batch.ray_joining import (
 from rlm_kernel.session.batch.ray_shared import Shared
 from rlm_kernel.session.batch.ray_worker import Plan, Ready, State, Worker
 
+T = TypeVar("T")
 LOOK_SECONDS = 1.0
 """Between two looks at the nodes."""
 CAREFUL = 2
@@ -85,6 +87,10 @@ class Cluster:
         """
         self._address, self._limits, self._say = address, limits, say
         self._ray: Any = None
+        self._calling = ThreadPoolExecutor(1, "rlm-ray")
+        """The thread that makes actors and calls: Ray Client waits for an answer of the head in each. One
+        thread, so that an actor has the calls in the order in which they were made.
+        """
         self._owned = False
         self.shared: Any = None
         """The actor with what the workers share (`ray_shared.Shared`)."""
@@ -109,12 +115,7 @@ class Cluster:
             silence()
         await asyncio.to_thread(check_pickled, self._ray, plan)
         self._plan = plan
-        here = await asyncio.to_thread(own_node, self._ray)
-        strategies = self._ray.util.scheduling_strategies
-        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
-        if here:
-            options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        self.shared = self._ray.remote(Shared).options(**options).remote(*self._limits)
+        self.shared = await self._in_turn(self._make_shared)
         await self.spent()
         self._watch = asyncio.create_task(self._look_after())
         while not self.handles and self.broken is None:
@@ -136,6 +137,7 @@ class Cluster:
             await asyncio.to_thread(self._kill, self.shared)
         if self._owned:
             await asyncio.to_thread(self._ray.shutdown)
+        self._calling.shutdown(wait=False)
 
     async def _end(self, handle: WorkerHandle) -> None:
         with contextlib.suppress(Lost, RLMError, TimeoutError):
@@ -151,14 +153,19 @@ class Cluster:
     async def call(self, actor: Any, method: str, *given: Any) -> Any:
         """What an actor's method gives. Raises Lost, InternalError."""
         errors = self._ray.exceptions
+
+        def ask() -> Future[Any]:
+            reply: Future[Any] = getattr(actor, method).remote(*given).future()
+            return reply
+
         try:
-            reference = getattr(actor, method).remote(*given)
+            reply = await self._in_turn(ask)
         except Exception as error:  # Ray Client's has no class of its own, once its connection is given up
             self._break(_cut_off(error))
             raise Lost(first_line(error)) from error
         try:
             # Ray Client's thread fails on a future that was cancelled, and then tells the others nothing.
-            return await asyncio.shield(reference)
+            return await asyncio.shield(asyncio.wrap_future(reply))
         except errors.RayTaskError as error:
             raise InternalError(f"A worker of the cluster failed: {first_line(error)}") from error
         except errors.RayError as error:
@@ -166,6 +173,39 @@ class Cluster:
         except ConnectionError as error:
             self._break(_cut_off(error))
             raise Lost(first_line(error)) from error
+
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        """What it gives, by the thread that calls Ray. Cancelled before its turn, it is not done."""
+        return await asyncio.get_running_loop().run_in_executor(self._calling, work)
+
+    def _make_shared(self) -> Any:
+        """Blocking."""
+        options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": 10_000}
+        if here := own_node(self._ray):
+            options["scheduling_strategy"] = self._only_on(here)
+        return self._ray.remote(Shared).options(**options).remote(*self._limits)
+
+    def _make_worker(self, handle: WorkerHandle, options: dict[str, Any]) -> Any:
+        """Blocking."""
+        made = self._ray.remote(Worker).options(
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=10_000,
+            scheduling_strategy=self._only_on(handle.node),
+            **options,
+        )
+        return made.remote(handle.holder, self.shared)
+
+    def _only_on(self, node: str) -> Any:
+        return self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+
+    def _forget(self, handle: WorkerHandle) -> None:
+        """Its calls and places are the others' from now on. Nobody waits for that."""
+
+        def tell() -> None:
+            self.shared.forget.remote(handle.holder)
+
+        self._calling.submit(tell)
 
     async def spent(self) -> Spent:
         """What all questions have used together. Raises SetupError where the actor that counts is gone."""
@@ -202,7 +242,7 @@ class Cluster:
         if self.handles.get(handle.node) is handle:
             del self.handles[handle.node]
         self._say(f"The worker on {handle.name} ended; its questions are asked again. {why}"[:300])
-        self.shared.forget.remote(handle.holder)
+        self._forget(handle)
         self.changed.set()
         await asyncio.to_thread(self._kill, handle.actor)
 
@@ -213,7 +253,7 @@ class Cluster:
             self._refuse(handle.node, handle.name, error)
             handle.gone.set()
             self._starting[handle.node] = asyncio.create_task(self._end(handle))
-            self.shared.forget.remote(handle.holder)
+            self._forget(handle)
 
     def _refuse(self, node: str, name: str, error: RLMError) -> None:
         until = asyncio.get_running_loop().time() + UNFIT_SECONDS
@@ -278,26 +318,18 @@ class Cluster:
         self.changed.set()
 
     async def _start(self, node: str, options: dict[str, Any]) -> None:
-        holder = uuid.uuid4().hex
-        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        made = self._ray.remote(Worker).options(
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=10_000,
-            scheduling_strategy=strategy,
-            **options,
-        )
-        handle = WorkerHandle(made.remote(holder, self.shared), node, holder)
+        handle = WorkerHandle(None, node, uuid.uuid4().hex)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
+                handle.actor = await self._in_turn(lambda: self._make_worker(handle, options))
                 ready: Ready = await self.call(handle.actor, "open", self._plan)
         except BaseException as error:
             await asyncio.to_thread(self._kill, handle.actor)
-            if isinstance(error, Lost | TimeoutError | RLMError):
-                self._refuse(node, "", _not_begun(node, error))
-                self.changed.set()
-                return
-            raise
+            if not isinstance(error, Exception):
+                raise
+            self._refuse(node, "", _not_begun(node, error))
+            self.changed.set()
+            return
         handle.name, handle.pid, handle.places = ready.name, ready.pid, ready.places
         if not self._any_lost:
             handle.trusted = math.inf

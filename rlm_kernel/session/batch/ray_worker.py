@@ -20,6 +20,13 @@ from rlm_kernel.session.batch.ray_files import PIECE, Member, Piece, Store
 from rlm_kernel.session.result import Result
 
 _PLAIN = (str, int, float, bool, type(None))
+_LISTEN_SECONDS, _SILENT = 10.0, 18
+"""The driver asks each worker once a second how it is. A worker that hears nothing in this many waits of this
+many seconds, one after the other, ends: three minutes. Ray gives up a node without a network after about one
+minute, and the connection of Ray Client after one and a half, so nobody waits for this worker any more.
+"""
+_END_SECONDS = 30.0
+"""In which such a worker stops its questions. What is left ends with its process."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,8 @@ class Worker:
         self._stack = contextlib.AsyncExitStack()
         self._runs: dict[str, asyncio.Task[Result]] = {}
         self._meters = Meters()
+        self._heard = self._alone = False
+        """Whether the driver was heard in this wait; whether it is given up."""
         self._store: Store
         self._asker: Any = None
 
@@ -160,6 +169,22 @@ class Worker:
         self._stack.callback(sharing.cancel)
         asker = Asker(settings, models=models, purse=purse_of(self._holder, self._shared), **plan.tools)
         self._asker = await self._stack.enter_async_context(asker)
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        """End this process when the driver is silent for too long. Waits are counted, not seconds: a machine
+        that slept for an hour has waited once.
+        """
+        silent = 0
+        while silent < _SILENT:
+            self._heard = False
+            await asyncio.sleep(_LISTEN_SECONDS)
+            silent = 0 if self._heard else silent + 1
+        self._alone = True
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_END_SECONDS):
+                await self.close()
+        os._exit(1)  # a driver that comes back sees that it is lost, and has its questions asked again
 
     def _sweep(self) -> None:
         """Remove what workers have left on this machine that were killed. Blocking."""
@@ -170,6 +195,7 @@ class Worker:
 
     async def state(self) -> State:
         """How it is now."""
+        self._heard = True
         return State(self._asker.places, self._meters.read())
 
     async def need(self, run: str, wanted: Sequence[str]) -> list[str]:
@@ -194,6 +220,8 @@ class Worker:
         except RLMError as failure:
             error = failure
         except asyncio.CancelledError:
+            if self._alone:
+                await asyncio.Future()  # until the process ends: a question with an error is not asked again
             error = InternalError("It was stopped.")
         finally:
             self._runs.pop(run, None)

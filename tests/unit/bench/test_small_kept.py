@@ -9,6 +9,7 @@ import tomllib
 from calendar import month_name
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from rlm_kernel.bench import small, small_kept, small_kept_texts
 from rlm_kernel.bench.scorers import score
 from rlm_kernel.bench.task import Task
+
+pytestmark = pytest.mark.xdist_group("small-kept")  # they share what takes long to make
 
 
 def asked(question: str, pattern: str) -> str:
@@ -113,6 +116,7 @@ def reread(task: Task, place: int) -> Any:
     return READ[task.kind, place](text, task.question)
 
 
+@cache
 def kept(seed: int) -> list[tuple[Task, int]]:
     """The half's thirty tasks, each with its form's place in the half."""
     forms = small.HALVES["kept"]

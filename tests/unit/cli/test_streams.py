@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from rlm_kernel.cli import main
+
 ROOT = Path(__file__).parents[3]
 RLM = f"{shlex.quote(sys.executable)} -P -m rlm_kernel"
 COMMANDS = ["ask -h", "config show --json", "ask Q -m openai/x -f missing.txt"]
@@ -204,15 +206,20 @@ def test_a_signal_at_any_moment_ends_it_without_a_traceback(signum: signal.Signa
         ("replay notes.txt", "notes.txt"),
     ],
 )
-def test_what_is_almost_right_is_understood_as_what_was_meant(arguments: str, told: str) -> None:
+def test_what_is_almost_right_is_understood_as_what_was_meant(
+    arguments: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("notes.txt").write_text("x")
     Path("folder").mkdir()
     Path("folder/a.txt").write_text("x")
-    done = shell(f"{RLM} {arguments}")
-    assert done.returncode in (1, 2)
-    assert told in done.stderr
-    assert done.stderr.startswith("rlm: ")
-    assert done.stdout == ""
+    monkeypatch.setattr(sys, "argv", ["rlm", *shlex.split(arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code in (1, 2)
+    assert told in err
+    assert err.startswith("rlm: ")
+    assert out == ""
 
 
 def test_a_folder_that_was_deleted_is_told() -> None:

@@ -199,31 +199,36 @@ def test_a_hostile_view_is_stopped_and_a_broken_table_costs_itself(
     assert datetime.datetime.now() - started < datetime.timedelta(seconds=100)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.tuples(
-            st.none() | st.integers(-(2**63), 2**63 - 1),
-            st.none() | st.floats(allow_nan=False, allow_infinity=False),
-            st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12),
-        ),
-        min_size=1,
-        max_size=8,
-    )
+ROWS = st.lists(
+    st.tuples(
+        st.none() | st.integers(-(2**63), 2**63 - 1),
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12),
+    ),
+    min_size=1,
+    max_size=8,
 )
+
+
+# Many tables at a time, as each file is read by a process of its own.
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROWS, min_size=5, max_size=8))
 def test_what_is_written_into_a_database_is_read_back(
-    tmp_path: Path, rows: list[tuple[Any, Any, str]]
+    tmp_path: Path, tables: list[list[tuple[Any, Any, str]]]
 ) -> None:
     import csv
 
     path = tmp_path / "round.db"
     path.unlink(missing_ok=True)
-    database(path, "CREATE TABLE t (i INT, f REAL, s TEXT)")
+    database(path, *(f"CREATE TABLE t{at} (i INT, f REAL, s TEXT)" for at in range(len(tables))))
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
-    found = list(csv.reader(io.StringIO(str(read_file(path, "round.db").text), newline="")))
-    assert found[0] == ["i", "f", "s"]
-    assert found[1:] == [[cell(i), cell(f), s] for i, f, s in rows]
+        for at, rows in enumerate(tables):
+            connection.executemany(f"INSERT INTO t{at} VALUES (?, ?, ?)", rows)
+    read = texts(read_file(path, "round.db"), "round.db")
+    for at, rows in enumerate(tables):
+        found = list(csv.reader(io.StringIO(read[f"round.db/t{at}"], newline="")))
+        assert found[0] == ["i", "f", "s"]
+        assert found[1:] == [[cell(i), cell(f), s] for i, f, s in rows]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,10 @@ import asyncio
 import itertools
 import math
 import sys
+import threading
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,7 +24,7 @@ from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.ray_cluster import CAREFUL, Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
 from rlm_kernel.session.batch.ray_joining import join, silence
-from rlm_kernel.session.batch.ray_worker import Order, Reply, Told
+from rlm_kernel.session.batch.ray_worker import Order, Plan, Ready, Reply, Told
 from rlm_kernel.session.result import Result
 
 
@@ -187,34 +190,49 @@ async def test_a_file_that_is_not_there_concerns_its_question_alone(tmp_path: Pa
     assert done.failure.kind == "FileRefused"
 
 
+class _Reference:
+    """Of Ray's: to what a call will give."""
+
+    def __init__(self, reply: Future[Any]) -> None:
+        self._reply = reply
+
+    def future(self) -> Future[Any]:
+        return self._reply
+
+
 class _Actor:
-    """Of a Ray that is not there: `answer` gives what it was made with, or raises it."""
+    """Of a Ray that is not there: each of its methods does what it was made with, and replies what that gives."""
 
-    def __init__(self, given: Any) -> None:
-        self._given = given
+    def __init__(self, take: Callable[[str], Any]) -> None:
+        self._take = take
 
-    @property
-    def answer(self) -> Any:
-        return self
+    def __getattr__(self, method: str) -> Any:
+        def remote(*_given: Any) -> _Reference:
+            given = self._take(method)
+            if isinstance(given, Future):
+                return _Reference(given)
+            reply: Future[Any] = Future()
+            reply.set_result(given)
+            return _Reference(reply)
 
-    def remote(self) -> Any:
-        if isinstance(self._given, Exception):
-            raise self._given
-        return self._given
+        return SimpleNamespace(remote=remote)
 
 
-def _calling(given: Any) -> tuple[Cluster, WorkerHandle]:
+def _calling(take: Callable[[str], Any]) -> tuple[Cluster, WorkerHandle]:
     class Raised(Exception):
         pass
 
     cluster = Cluster(None, (None, None), lambda _text: None)
     exceptions = SimpleNamespace(RayTaskError=Raised, RayError=Raised)
     cluster._ray = SimpleNamespace(exceptions=exceptions)
-    return cluster, WorkerHandle(_Actor(given), "node", "")
+    return cluster, WorkerHandle(_Actor(take), "node", "")
 
 
 async def test_a_connection_that_ray_client_has_given_up_ends_the_batch_with_what_to_do_next() -> None:
-    cluster, handle = _calling(Exception("Ray Client is not connected."))
+    def refuse(_method: str) -> Any:
+        raise Exception("Ray Client is not connected.")
+
+    cluster, handle = _calling(refuse)
     with pytest.raises(Lost):
         await cluster.of(handle, "answer")
     assert cluster.broken is not None
@@ -223,15 +241,89 @@ async def test_a_connection_that_ray_client_has_given_up_ends_the_batch_with_wha
 
 
 async def test_a_call_that_is_not_waited_for_any_more_leaves_rays_future_as_it_is() -> None:
-    reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    cluster, handle = _calling(reply)
-    asked = asyncio.create_task(cluster.of(handle, "answer"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    reply: Future[str] = Future()
+    called = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def take(_method: str) -> Any:
+        loop.call_soon_threadsafe(called.set)
+        return reply
+
+    cluster, handle = _calling(take)
+    asked = asyncio.create_task(cluster.call(handle.actor, "answer"))
+    await called.wait()
+    while not reply._done_callbacks:  # type: ignore[attr-defined]  # noqa: ASYNC110  # until it is waited for
+        await asyncio.sleep(0)
     asked.cancel()
     await asyncio.wait([asked])
     assert not reply.cancelled()
     reply.set_result("late")
+
+
+class _SlowHead:
+    """It takes a call when the event loop says so, and at the latest after some seconds, which is too late."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self._may = threading.Event()
+        self.asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def take(self, method: str) -> str:
+        self._loop.call_soon_threadsafe(self.asked.set)
+        assert self._may.wait(5)
+        self.taken.append(method)
+        return f"{method} was taken"
+
+    def go_on(self) -> None:
+        self._may.set()
+
+
+async def test_the_event_loop_goes_on_while_the_head_is_slow_to_take_a_call() -> None:
+    head = _SlowHead()
+    cluster, handle = _calling(head.take)
+    asked = asyncio.create_task(cluster.of(handle, "answer"))
+    await head.asked.wait()
+    head.go_on()
+    assert await asked == "answer was taken"
+
+
+async def test_the_event_loop_goes_on_while_the_head_is_slow_to_make_a_worker() -> None:
+    head = _SlowHead()
+    cluster, _ = _calling(head.take)
+    cluster._plan = Plan("1", load_settings(None))
+    made = _Actor(lambda _method: Ready("n1", 3, 42))
+
+    class Made:
+        def options(self, **_options: Any) -> Made:
+            return self
+
+        def remote(self, *_given: Any) -> _Actor:
+            head.take("a worker")
+            return made
+
+    cluster._ray.remote = lambda _kind: Made()
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
+    cluster._ray.util = SimpleNamespace(scheduling_strategies=strategies)
+    starting = asyncio.create_task(cluster._start("node", {}))
+    await head.asked.wait()
+    head.go_on()
+    await starting
+    assert cluster.handles["node"].places == 3
+
+
+async def test_what_is_to_stop_a_question_comes_to_its_worker_after_the_question() -> None:
+    """Else it would be answered for nobody."""
+    head = _SlowHead()
+    cluster, handle = _calling(head.take)
+    asked = asyncio.create_task(cluster.of(handle, "answer"))
+    await head.asked.wait()
+    asked.cancel()
+    await asyncio.wait([asked])
+    dropped = asyncio.create_task(cluster.of(handle, "drop"))
+    head.go_on()
+    await dropped
+    assert head.taken == ["answer", "drop"]
 
 
 async def test_what_a_node_lacks_is_told_in_one_line_with_what_to_do() -> None:

@@ -18,20 +18,21 @@ from rlm_kernel.session.answering import Family
 from rlm_kernel.session.environment import Environment, Host
 from rlm_kernel.session.models import ModelSet
 from rlm_kernel.session.questions import Question
-from rlm_kernel.session.resume import _Going, _origin, _Plan
+from rlm_kernel.session.resume import _Going
+from rlm_kernel.session.resume_plan import Plan, origin_of
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.trace import STORY, meta, tell
 
 
-def plan(path: Path, events: int, question: str = "", keep: int | None = None) -> _Plan:
+def plan(path: Path, events: int, question: str = "", keep: int | None = None) -> Plan:
     """A run that was cut off after so many events, and perhaps after a further question."""
     writer = NotebookWriter(path, meta(), [])
     tell(writer, STORY[:events])
     if question:
         writer.question(question)
     trace = read_trace(path)
-    return _Plan(trace, trace.cells[:keep], path, _origin(trace, trace.cells, "resume"), forked=False)
+    return Plan(trace, trace.cells[:keep], path, origin_of(trace, trace.cells, "resume"), forked=False)
 
 
 @pytest.mark.parametrize("events", [1, 7, 9, 15, 22])

@@ -357,7 +357,7 @@ def test_off_a_terminal_it_is_lines_and_children_have_one_at_each_end() -> None:
         first(RunFinished(ANSWERED, Totals(turns=3, seconds=1.25)))
         view(CellFinished(1, result("turn-01-a")))
     assert out.getvalue().splitlines() == [
-        "turn 1: root model replied in 2.0 s (0 sub-calls, 11 tokens, $0.5000)",
+        "turn 1: root model replied in 2.0 s; so far 0 sub-calls, 11 tokens, $0.5000",
         "child 1 begins: Count them",
         "child 1.1 begins: Here",
         "child 1.1: no answer (interrupted), 1 turn, 0 sub-calls, 0 tokens, $0.0000, 2.0 s",
@@ -435,7 +435,7 @@ def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model
     assert told() == ""
     view(TurnStarted(1))
     assert told().startswith(" during the root model's first reply, for which the provider may charge. ")
-    assert "to go on: rlm resume " in told()
+    assert "to go on:\nrlm resume " in told()
 
 
 def test_off_a_terminal_and_quiet_the_words_of_a_reply_are_not_seen() -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import Evidence, Totals, listed, tool_answer
+from rlm_kernel.engine.protocols import Evidence, Totals, fine_dollars, listed, tool_answer
 from rlm_kernel.engine.protocols import as_json as evidence_json
 from rlm_kernel.printable import printable
 from rlm_kernel.trace.calls import asked, is_told, linked
@@ -368,4 +368,4 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _cost(cost: float | None) -> str:
-    return "" if cost is None else f"${cost:,.4f}"
+    return "" if cost is None else fine_dollars(cost)

@@ -33,7 +33,7 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import MODEL_CALLS, Account, CellResult, Outcome, Retry, Totals
-from rlm_kernel.engine.totals import counted, duration
+from rlm_kernel.engine.totals import counted, duration, fine_dollars
 from rlm_kernel.printable import printable
 from rlm_kernel.views.calls import Batch, Forecast, Waiting, attempt
 from rlm_kernel.views.notes import notes
@@ -384,5 +384,5 @@ class _Turn:
 
 def short_money(known: float, unpriced: int) -> str:
     """A cost in a heading: three digits behind the point; what is not known is never shown as nothing."""
-    told = f"${known:,.2f}" if known >= 1 else f"${known:.3f}" if known >= 0.001 else f"${known:.4f}"
+    told = f"${known:,.2f}" if known >= 1 else f"${known:.3f}" if known >= 0.001 else fine_dollars(known)
     return told if not unpriced else f"{told} + unknown" if known else "cost unknown"

@@ -32,6 +32,19 @@ MOST_ANSWER = 400
 _OLD_ANSWER = "## Answer\n\n"
 _MOST_COLOURED = 50_000
 """Characters of code that are coloured."""
+_PYTHON = {
+    "": "",
+    "Keyword": "magenta",
+    "Operator.Word": "magenta",
+    "Literal.String": "green",
+    "Literal.Number": "cyan",
+    "Name.Builtin": "cyan",
+    "Name.Function": "bold",
+    "Name.Class": "bold",
+}
+"""Colours of code, by Pygments' types of tokens: those that can be read on light and on dark, as in the live
+view.
+"""
 _WIDE, _NARROW = 180, 120
 """Columns of the table of calls where there is no terminal, and fewer than which it is made narrower for."""
 _ENDED = {
@@ -71,8 +84,11 @@ class Paint:
         from pygments import highlight
         from pygments.formatters import TerminalFormatter
         from pygments.lexers import PythonLexer
+        from pygments.token import string_to_tokentype
 
-        shown: str = highlight(code, PythonLexer(stripnl=False, ensurenl=False), TerminalFormatter(bg="dark"))
+        colours = {string_to_tokentype(kind): (colour, colour) for kind, colour in _PYTHON.items()}
+        lexer = PythonLexer(stripnl=False, ensurenl=False)
+        shown: str = highlight(code, lexer, TerminalFormatter(colorscheme=colours))
         return shown.removesuffix("\n").split("\n")
 
 

@@ -22,11 +22,12 @@ from rlm_kernel.engine.protocols import Shares, Totals
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
 from rlm_kernel.trace.calls import PackedCalls, cell_meta, is_told, spent_on
+from rlm_kernel.trace.fields import INSTANT
 from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.plain import read_plain
-from rlm_kernel.trace.schema import INSTANT, VERSION, CallMeta, CellMeta, NotebookMeta, usage_of
+from rlm_kernel.trace.schema import VERSION, CallMeta, CellMeta, NotebookMeta, usage_of
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """As nbformat has it, which only warns of others.

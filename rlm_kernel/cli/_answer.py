@@ -26,6 +26,8 @@ def show_answer(answer: str) -> None:
     terminal, no links, no markup but Markdown's. A very long answer is printed as text there, too.
     """
     terminal = sys.stdout.isatty()
+    if terminal and sys.stderr.isatty():  # below the lines of the turns, which are of another kind
+        print()
     if terminal and len(answer) <= _CHARACTERS and answer.count("\n") <= _LINES:
         _render(answer)
     else:

@@ -78,7 +78,7 @@ class Report:
         left = f" ({counted(stopped, 'other')} stopped half-way, asked anew then)" if stopped else ""
         return (
             f" after {self._asked()}{left}. What has an answer is in {shown_path(self._out)}; "
-            f"to go on: {self.go_on}"
+            f"to go on:\n{self.go_on}"
         )
 
     def lines(self, *, next_: bool) -> Iterator[str]:

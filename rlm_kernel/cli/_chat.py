@@ -182,7 +182,7 @@ class Chat:
             if not self._quiet:
                 show_evidence(result.evidence)
         if line := outcome_line(result):
-            print(line, file=sys.stderr)
+            print_lines([line], sys.stderr)
 
     async def _command(self, message: str) -> None:
         word, *rest = message.split(maxsplit=1)

@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from urllib.parse import quote
 from rlm_kernel import system
 from rlm_kernel.errors import SetupError
 from rlm_kernel.printable import printable
+from rlm_kernel.session.kernelspecs import LIVE_NAME, NAME, write
 
 _WAIT = 60.0
 """Seconds that JupyterLab has to start."""
@@ -37,10 +39,17 @@ def serve(notebook: Path, *, browser: bool) -> None:
     Raises SetupError where it is not installed, or does not start.
     """
     _check_installed()
+    with tempfile.TemporaryDirectory(prefix="rlm-open-") as kernels:
+        write(Path(kernels))
+        _serve(notebook, kernels, browser=browser)
+
+
+def _serve(notebook: Path, kernels: str, *, browser: bool) -> None:
     token = secrets.token_hex(24)
+    path = os.pathsep.join(filter(None, (kernels, os.environ.get("JUPYTER_PATH"))))
     server = subprocess.Popen(  # not in the terminal's group: its Ctrl-C is for this command, which ends it
         _arguments(notebook, browser=browser),
-        env={**os.environ, "JUPYTER_TOKEN": token},
+        env={**os.environ, "JUPYTER_TOKEN": token, "JUPYTER_PATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -61,16 +70,6 @@ def _check_installed() -> None:
         raise SetupError(
             "JupyterLab is not installed where rlm is.",
             hint="Install it: pip install 'rlm-kernel[lab]'. Without it: rlm open --html, or rlm show",
-        )
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        KernelSpecManager().get_kernel_spec("rlm")
-    except NoSuchKernel:
-        print(
-            "rlm: Jupyter has no kernel for traces: the trace can be read, and its cells do not run. To "
-            "install the kernel: rlm kernelspec install",
-            file=sys.stderr,
         )
 
 
@@ -94,6 +93,10 @@ def _arguments(notebook: Path, *, browser: bool) -> list[str]:
         f"--LabApp.default_url=/lab/tree/{quote(notebook.relative_to(root).as_posix())}",
         "--ServerApp.ip=localhost",
         "--ServerApp.allow_remote_access=False",
+        # Without its kernel, or for a trace that names another one, JupyterLab takes the Python of this
+        # machine and says nothing: a model's code would run outside of any container.
+        *(f"--KernelSpecManager.allowed_kernelspecs={name}" for name in (NAME, LIVE_NAME)),
+        "--KernelSpecManager.ensure_native_kernel=False",
         *(f"--{app}.log_level=ERROR" for app in ("ServerApp", "LabApp", "LabServerApp")),
         *([] if browser else ["--no-browser"]),
         *(["--allow-root"] if system.is_root() else []),

@@ -16,6 +16,7 @@ from rlm_kernel.cli import _events
 from rlm_kernel.cli._app import app
 from rlm_kernel.cli._signals import INTERRUPTED
 from rlm_kernel.cli._streams import make_safe, settle
+from rlm_kernel.cli._text import print_lines
 from rlm_kernel.errors import InternalError, RLMError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.system import ENDING
@@ -88,8 +89,8 @@ def _failed(message: str, hint: str, code: int) -> int:
     )  # as some libraries, and the container, have it in their text
     message = "\n".join([head.rstrip(), *traced.rstrip().splitlines()[-1:]])
     _events.failed(f"{message}\n{hint}".rstrip())
-    print(f"rlm: {printable(message)}", file=sys.stderr)
-    if hint:
+    print_lines([f"rlm: {message}"], sys.stderr)
+    if hint:  # a command in it stays in one piece, to be copied
         print(printable(hint), file=sys.stderr)
     return code
 

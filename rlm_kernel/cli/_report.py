@@ -15,7 +15,7 @@ from rlm_kernel.cli import _events
 from rlm_kernel.cli._answer import show_answer, show_evidence
 from rlm_kernel.cli._signals import NO_ANSWER, run_to_end
 from rlm_kernel.cli._streams import lost
-from rlm_kernel.cli._text import json_line, shown_path
+from rlm_kernel.cli._text import json_line, print_lines, shown_path
 from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
 
@@ -96,9 +96,9 @@ class Report:
         ):  # none, or what shows it has failed
             self._print(result)
         if line := outcome_line(result):
-            print(line, file=sys.stderr)
+            print_lines([line], sys.stderr)
         if not self._quiet:
-            print(result.totals.line(), file=sys.stderr)
+            print_lines([result.totals.line()], sys.stderr)
             if result.applied is not None:
                 print(printable(result.applied.line(result.totals)), file=sys.stderr)
         if not self._quiet or lost() is not None:
@@ -108,7 +108,7 @@ class Report:
 
 
 def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Callable[[], str]:
-    """For `run_to_end`: " after 3 turns … To go on: rlm resume TRACE".
+    """For `run_to_end`: " after 3 turns … to go on:", and on a line of its own "rlm resume TRACE".
 
     `go_on`: the command to type, instead of `rlm resume TRACE`.
     """
@@ -127,7 +127,7 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
             if totals.turns
             else "during the root model's first reply, for which the provider may charge"
         )
-        return f" {done}. The trace has all of it; to go on: {go_on or f'rlm resume {path}'}"
+        return f" {done}. The trace has all of it; to go on:\n{go_on or f'rlm resume {path}'}"
 
     return tell
 

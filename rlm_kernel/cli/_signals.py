@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from rlm_kernel import system
 from rlm_kernel.cli import _events
 from rlm_kernel.cli._streams import settle
+from rlm_kernel.cli._text import print_lines
 from rlm_kernel.errors import RLMError
 from rlm_kernel.printable import printable
 
@@ -139,7 +140,10 @@ async def _or_exit(
     except asyncio.CancelledError:
         told = answered()
         if told is None:
-            print(f"rlm: interrupted{so_far() or before}", file=sys.stderr)
+            said, _, command = f"rlm: interrupted{so_far() or before}".partition("\n")
+            print_lines([said], sys.stderr)
+            if command:  # in one piece, to be copied
+                print(command, file=sys.stderr)
             os._exit(settle(INTERRUPTED))
         result = told
     except RLMError as error:

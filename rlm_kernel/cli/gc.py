@@ -28,13 +28,14 @@ def gc(
 
     They remain from crashes, killed commands and earlier versions. Only your own are removed, and nothing
     that a session still needs. Traces in trace.dir of runs that were killed are completed from their
-    journals, and keep the files that the runs kept beside them. Where such files are left without a trace,
-    they are named, and stay.
+    journals, and keep the files that the runs kept beside them. Empty notebooks go that are left of runs
+    which were killed before they began. Where such files are left without a trace, they are named, and stay.
     """
     from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect
     from rlm_kernel.sandbox.image import image_tag
     from rlm_kernel.session.besides import without_trace
+    from rlm_kernel.session.places import left_empty
     from rlm_kernel.trace.reader import fold_all
 
     settings = options.settings()
@@ -42,11 +43,19 @@ def gc(
     completed = [] if dry_run else fold_all(settings.trace.dir)
     keep = {image_tag(sandbox.base), sandbox.image or ""}
     found: list[Leftover] = []
+
+    def tell(leftover: Leftover) -> None:
+        found.append(leftover)
+        if not as_json:
+            typer.echo(f"{leftover.kind:10} {leftover.size / 1e6:9,.1f} MB  {printable(leftover.name)}")
+
     with closing(connect()) as client:
         for leftover in collect(client, dry_run=dry_run, images=keep if images else None):
-            found.append(leftover)
-            if not as_json:
-                typer.echo(f"{leftover.kind:10} {leftover.size / 1e6:9,.1f} MB  {printable(leftover.name)}")
+            tell(leftover)
+    for path in list(left_empty(settings.trace.dir)):
+        if not dry_run:
+            path.unlink(missing_ok=True)
+        tell(Leftover("notebook", str(path), 0))
     alone = list(without_trace(settings.trace.dir))
     if as_json:
         import json

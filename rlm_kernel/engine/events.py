@@ -180,9 +180,10 @@ class Summarized:
 
 @dataclass(frozen=True)
 class Noted:
-    """The engine has told the root model or the user something outside cells."""
+    """The engine has told the user something outside cells, or (`to_model`) the root model."""
 
     text: str
+    to_model: bool = False
 
 
 @dataclass(frozen=True)

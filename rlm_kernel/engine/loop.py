@@ -295,7 +295,7 @@ class Loop:
         remarks += [*say.kept_answers(results[len(done) :]), *say.nearly_used(self.ledger)]
         for remark in remarks:
             if isinstance(remark, str):
-                self.cells.tell(Noted(remark))
+                self.cells.tell(Noted(remark, to_model=True))
         remarks += self.cells.kernel.person_cells()
         self._tell_outputs(results, not_run, remarks)
 

@@ -22,6 +22,8 @@ from rlm_kernel.engine.totals import Totals as Totals
 from rlm_kernel.engine.totals import Usage as Usage
 from rlm_kernel.engine.totals import counted as counted
 from rlm_kernel.engine.totals import duration as duration
+from rlm_kernel.engine.totals import few_dollars as few_dollars
+from rlm_kernel.engine.totals import fine_dollars as fine_dollars
 from rlm_kernel.engine.values import CANCELLED as CANCELLED
 from rlm_kernel.engine.values import MODEL_CALLS as MODEL_CALLS
 from rlm_kernel.engine.values import ROLES as ROLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -226,7 +227,7 @@ _numbers = operator.attrgetter(*(part.name for part in fields(Totals)))
 
 
 def _money(known: float, unpriced: int) -> str:
-    told = f"${known:,.4f}"
+    told = fine_dollars(known)
     return told if not unpriced else f"{told} + unknown" if known else "cost unknown"
 
 
@@ -237,6 +238,17 @@ def _tokens(usage: Usage) -> str:
 
 def _counts(usage: Usage) -> dict[str, int]:
     return {name: getattr(usage, name) for name in TOKENS}
+
+
+def fine_dollars(amount: float) -> str:
+    """With four digits behind the point, or as many as it takes to be something: `$1.2000`, `$0.00003`."""
+    return few_dollars(amount) if 0 < amount < 0.001 else f"${amount:,.4f}"
+
+
+def few_dollars(amount: float) -> str:
+    """Less than a cent: `$0.0031`, `$0.000092`, `$0`; two digits of it, and no exponent."""
+    places = min(12, 1 - math.floor(math.log10(amount))) if amount > 0 else 0
+    return f"${amount:.{places}f}".rstrip("0").rstrip(".") if places else "$0"
 
 
 def counted(number: int, what: str) -> str:

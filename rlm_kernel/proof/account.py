@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from rlm_kernel.engine.protocols import TOKENS, Shares, Totals
 from rlm_kernel.proof.claims import Claim, claim, not_checked
+from rlm_kernel.trace.accounts import shares_of
 from rlm_kernel.trace.reader import TraceFile
-from rlm_kernel.trace.schema import CallMeta, OriginMeta, shares_of
+from rlm_kernel.trace.schema import CallMeta, OriginMeta
 
 _CLOSING = ("answer", "summary")
 _COUNTS = ("turns", "calls", "stored", "unpriced")

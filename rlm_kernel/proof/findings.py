@@ -80,8 +80,12 @@ class CallSources:
 
     @property
     def found(self) -> int:
-        """Characters of the prompt that stand in files."""
-        return sum(one.end - one.start for one in self.passages)
+        """Characters of the prompt that stand in files: of passages that overlap, each once."""
+        found = end = 0
+        for one in sorted(self.passages, key=lambda one: one.start):
+            found += max(0, one.end - max(end, one.start))
+            end = max(end, one.end)
+        return found
 
 
 @dataclass

@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rlm_kernel.engine.protocols import ROLES, TOLD_CALLS, Evidence, Shares, Totals, Usage, tool_answer
+from rlm_kernel.engine.protocols import (
+    ROLES,
+    TOLD_CALLS,
+    Evidence,
+    Shares,
+    Totals,
+    Usage,
+    few_dollars,
+    tool_answer,
+)
 from rlm_kernel.trace.calls import PackedCalls, spent_on
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta, usage_of
@@ -189,7 +198,7 @@ def money_of(known: float, unpriced: int) -> str:
     """See `money`. A price that is not known is told."""
     if not known:
         return "cost unknown" if unpriced else ""
-    text = f"${known:,.2f}" if known >= 1 else f"${known:.4f}" if known >= 0.001 else f"${known:.2g}"
+    text = f"${known:,.2f}" if known >= 1 else f"${known:.4f}" if known >= 0.001 else few_dollars(known)
     return f"{text} or more" if unpriced else text
 
 

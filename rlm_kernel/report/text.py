@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.engine.messages import output_text
-from rlm_kernel.engine.protocols import Evidence, Totals, listed, tool_answer
+from rlm_kernel.engine.protocols import Evidence, Totals, fine_dollars, listed, tool_answer
 from rlm_kernel.engine.protocols import as_json as evidence_json
 from rlm_kernel.printable import printable
 from rlm_kernel.trace.calls import asked, is_told, linked
@@ -32,6 +32,19 @@ MOST_ANSWER = 400
 _OLD_ANSWER = "## Answer\n\n"
 _MOST_COLOURED = 50_000
 """Characters of code that are coloured."""
+_PYTHON = {
+    "": "",
+    "Keyword": "magenta",
+    "Operator.Word": "magenta",
+    "Literal.String": "green",
+    "Literal.Number": "cyan",
+    "Name.Builtin": "cyan",
+    "Name.Function": "bold",
+    "Name.Class": "bold",
+}
+"""Colours of code, by Pygments' types of tokens: those that can be read on light and on dark, as in the live
+view.
+"""
 _WIDE, _NARROW = 180, 120
 """Columns of the table of calls where there is no terminal, and fewer than which it is made narrower for."""
 _ENDED = {
@@ -71,8 +84,11 @@ class Paint:
         from pygments import highlight
         from pygments.formatters import TerminalFormatter
         from pygments.lexers import PythonLexer
+        from pygments.token import string_to_tokentype
 
-        shown: str = highlight(code, PythonLexer(stripnl=False, ensurenl=False), TerminalFormatter(bg="dark"))
+        colours = {string_to_tokentype(kind): (colour, colour) for kind, colour in _PYTHON.items()}
+        lexer = PythonLexer(stripnl=False, ensurenl=False)
+        shown: str = highlight(code, lexer, TerminalFormatter(colorscheme=colours))
         return shown.removesuffix("\n").split("\n")
 
 
@@ -368,4 +384,4 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _cost(cost: float | None) -> str:
-    return "" if cost is None else f"${cost:,.4f}"
+    return "" if cost is None else fine_dollars(cost)

@@ -57,7 +57,7 @@ class Leftover:
     `size` in bytes; of an image with the layers that it shares with others.
     """
 
-    kind: Literal["container", "folder", "image", "files"]
+    kind: Literal["container", "folder", "image", "files", "notebook"]
     name: str
     size: int
 

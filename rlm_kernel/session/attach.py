@@ -37,7 +37,7 @@ def find_session(wanted: str | None = None) -> LiveSession:
         what = "are in progress" if wanted is None else f"match {wanted}"
         raise UsageError(
             f"{len(found)} runs {what}: say which.",
-            hint=f"{_list(found)}\nType `rlm attach {found[-1].about.session}`, say.",
+            hint=f"{_list(found)}\nFor example: rlm attach {found[-1].about.session}",
         )
     return found[0]
 

@@ -70,6 +70,13 @@ def install(
     return Path(installed)
 
 
+def write(folder: Path) -> None:
+    """Write the kernelspec of traces into a folder that `JUPYTER_PATH` then names."""
+    place = folder / "kernels" / NAME
+    place.mkdir(parents=True)
+    (place / "kernel.json").write_text(json.dumps(kernelspec(live=False), indent=1))
+
+
 def remove(*, name: str | None = None, live: bool = False) -> Path:
     """Remove the kernelspec that Jupyter finds by that name, and return its folder.
 

@@ -53,8 +53,8 @@ from rlm_kernel.session.tracefiles import FileNotes, metas_of
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
 from rlm_kernel.session.tree import spent_on_lost
 from rlm_kernel.session.watching import Watched
+from rlm_kernel.trace.accounts import TotalsMeta
 from rlm_kernel.trace.reader import TraceFile, read_trace
-from rlm_kernel.trace.schema import TotalsMeta
 from rlm_kernel.trace.taken import before_last_question, ended
 from rlm_kernel.trace.writer import NotebookWriter
 

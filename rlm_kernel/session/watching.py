@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from rlm_kernel.engine.events import Event, Listener
+from rlm_kernel.engine.events import Event, Listener, RunOpened
 from rlm_kernel.engine.protocols import CellResult
 from rlm_kernel.errors import RLMError, is_interrupt
 from rlm_kernel.session.environment import Say, silent
@@ -21,6 +21,9 @@ from rlm_kernel.session.result import Result
 if TYPE_CHECKING:
     from rlm_kernel.session.replay import Replayed
     from rlm_kernel.session.replaying import Verdict
+
+_ASKED = 200
+"""Characters of a question by which its lines are known."""
 
 
 class _View(Protocol):
@@ -131,7 +134,7 @@ def _chosen() -> _View:
 
 class _Stderr:
     """The live view of a terminal, lines elsewhere. A terminal has room for one: what runs beside it tells
-    of its end alone. Lines of runs beside one another have their numbers.
+    of its end alone. Lines of runs beside one another have their numbers, and say which is whose.
     """
 
     _lock = threading.Lock()
@@ -174,6 +177,8 @@ class _Stderr:
 
     def __call__(self, event: Event) -> None:
         self._live(event)
+        if isinstance(event, RunOpened) and self._label() and not sys.stderr.isatty():
+            self._live.tell(f"question: {' '.join(event.question[:_ASKED].split())}")
 
     def say(self, text: str) -> None:
         if not self._beside:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
 from rlm_kernel.engine.protocols import MODEL_CALLS, TOLD_CALLS, Shares, Totals
+from rlm_kernel.trace.accounts import shares_of
 from rlm_kernel.trace.packed import Packed
-from rlm_kernel.trace.schema import CallMeta, CellMeta, shares_of, usage_of
+from rlm_kernel.trace.schema import CallMeta, CellMeta, usage_of
 
 _NOT_COUNTED = ("BudgetExceeded", "NoRecord", "TextWanted")
 """Calls that failed in these ways were never made, but for child RLMs that had begun: these have a trace."""

@@ -10,8 +10,9 @@ from rlm_contract import MAX_QUOTE
 
 from rlm_kernel.engine.protocols import Answer, Evidence, Outcome, Totals
 from rlm_kernel.trace import document
+from rlm_kernel.trace.accounts import TotalsMeta
 from rlm_kernel.trace.cell_writer import CellWriter
-from rlm_kernel.trace.schema import CallMeta, CellMeta, EvidenceMeta, NotebookMeta, OriginMeta, TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta, EvidenceMeta, NotebookMeta, OriginMeta
 from rlm_kernel.trace.tally import Tally
 
 

@@ -253,7 +253,9 @@ def open_prompts(trace: TraceFile) -> PromptFile:
     try:
         return PromptFile(open_beside(trace.path, trace.meta.prompts))
     except FileNotFoundError:
-        return PromptFile(trouble=f"{trace.meta.prompts[:200]} is not beside the trace")
+        return PromptFile(
+            trouble=f"the full prompts are missing: {trace.meta.prompts[:200]} is not beside the trace"
+        )
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return PromptFile(trouble=f"the trace's file of prompts is not opened: {why}")

@@ -22,11 +22,12 @@ from rlm_kernel.engine.protocols import Shares, Totals
 from rlm_kernel.errors import TraceError, UsageError
 from rlm_kernel.trace import journal, shape
 from rlm_kernel.trace.calls import PackedCalls, cell_meta, is_told, spent_on
+from rlm_kernel.trace.fields import INSTANT
 from rlm_kernel.trace.nodes import as_read, node_of
 from rlm_kernel.trace.packed import parse
 from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.plain import read_plain
-from rlm_kernel.trace.schema import INSTANT, VERSION, CallMeta, CellMeta, NotebookMeta, usage_of
+from rlm_kernel.trace.schema import VERSION, CallMeta, CellMeta, NotebookMeta, usage_of
 
 _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """As nbformat has it, which only warns of others.
@@ -314,7 +315,10 @@ def trace_of(node: Any, path: Path) -> TraceFile:
 def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
     found = node.metadata.get("rlm")
     if not isinstance(found, dict):
-        raise TraceError(f"{path} is a notebook, but no trace of rlm_kernel: it has no metadata.rlm.")
+        raise TraceError(
+            f"{path} is a notebook, but no trace of rlm_kernel: it has no metadata.rlm.",
+            hint="rlm traces lists the traces that rlm ask, run and chat have written.",
+        )
     version = found.get("version")
     if isinstance(version, int) and version > VERSION:
         writer = found.get("rlm_version", "(a newer one)")
@@ -326,7 +330,8 @@ def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
         return NotebookMeta.model_validate(found)
     except SchemaError as error:
         raise TraceError(
-            f"The trace {path} is damaged: its metadata.rlm does not hold: {_first(error)}."
+            f"The trace {path} is damaged: its metadata.rlm is not valid: {_first(error)}.",
+            hint=_ANOTHER,
         ) from error
 
 
@@ -339,7 +344,8 @@ def _cell(path: Path, number: int, cell: Any) -> TraceCell:
         meta = cell_meta(found) if found is not None else None
     except SchemaError as error:
         raise TraceError(
-            f"The trace {path} is damaged: metadata.rlm of its cell {name} does not hold: {_first(error)}."
+            f"The trace {path} is damaged: metadata.rlm of its cell {name} is not valid: {_first(error)}.",
+            hint=_ANOTHER,
         ) from error
     code = cell.cell_type == "code"
     return TraceCell(

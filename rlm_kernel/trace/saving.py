@@ -13,9 +13,10 @@ from typing import Any
 
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import TraceNotWritten
+from rlm_kernel.trace.accounts import TotalsMeta
 from rlm_kernel.trace.notebook_file import NotebookFile
 from rlm_kernel.trace.parts import is_made
-from rlm_kernel.trace.schema import FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import FileMeta, NotebookMeta
 from rlm_kernel.trace.writable import Writable
 
 _KERNELSPEC = {"name": "rlm", "display_name": "RLM (Docker)", "language": "python"}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rlm_kernel.engine.approval import dollars
 from rlm_kernel.engine.events import CallsPlanned
 from rlm_kernel.engine.protocols import Retry
-from rlm_kernel.engine.totals import counted, duration
+from rlm_kernel.engine.totals import counted, duration, fine_dollars
 
 _SECONDS = 1.0
 """Time of a batch before which nothing is said of its pace."""
@@ -58,9 +58,9 @@ class Progress:
     @property
     def money(self) -> str:
         """`$0.0123`, `$0.0123 of about $0.0400`, or "" where nothing is known."""
-        spent = f"${self.spent:,.4f}"
+        spent = fine_dollars(self.spent)
         if self.cost:
-            return f"{spent} of about ${self.cost:,.4f}"
+            return f"{spent} of about {fine_dollars(self.cost)}"
         return spent if self.spent else ""
 
 

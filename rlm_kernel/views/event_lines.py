@@ -231,10 +231,11 @@ class Summarized(Line):
 
 @dataclass(frozen=True, kw_only=True)
 class Noted(Line):
-    """The engine has told the root model or the user something outside cells."""
+    """The engine has told the user or the root model something outside cells."""
 
     event: Literal["noted"] = "noted"
     text: str
+    to_model: Annotated[bool, About("It was told to the root model, whose business it is.")]
 
 
 @dataclass(frozen=True, kw_only=True)

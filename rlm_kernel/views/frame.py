@@ -15,7 +15,7 @@ from rlm_kernel.printable import printable
 from rlm_kernel.views.calls import Progress
 from rlm_kernel.views.colours import BOLD, DONE, FAILED, ITALIC, MARK, PYTHON
 from rlm_kernel.views.outputs import last_lines
-from rlm_kernel.views.screen import Line
+from rlm_kernel.views.screen import Line, cropped
 from rlm_kernel.views.state import Branch, short_money
 
 _HEIGHT = 20
@@ -25,6 +25,8 @@ _LINE = 1_000
 _WORDS, _WORDS_BESIDE_CODE, _CODE, _OUTPUT, _TREE = 8, 2, 10, 6, 12
 """Lines of each part at most."""
 _BAR = 20
+_ASKED = 8
+"""Columns that a child's question has at least."""
 
 
 class Frame:
@@ -35,8 +37,8 @@ class Frame:
     def __init__(self, branch: Branch) -> None:
         self._branch = branch
         self._highest = 0
-        self._of = 0
-        """The turn that it is so high in."""
+        self._of = (0, True)
+        """The turn that it is so high in, and whether the run goes on."""
 
     def lines(self, columns: int, rows: int) -> list[Line]:
         """For a terminal of so many columns and rows."""
@@ -48,17 +50,17 @@ class Frame:
             self._code(width),
             self._output(width),
             self._calls(width),
-            self._tree(),
+            self._tree(width),
         ]
         body = list(itertools.chain(*fitting(parts, room - len(head) - len(foot))))
-        if branch.turn != self._of:
-            self._of, self._highest = branch.turn, 0
+        if (now := (branch.turn, branch.ended is None)) != self._of:
+            self._of, self._highest = now, 0
         self._highest = min(max(self._highest, len(body)), max(0, room - len(head) - len(foot)))
         blank: list[Line] = [[] for _ in range(self._highest - len(body))]
         return [*head, *body, *blank, *foot][:room]
 
     def _head(self) -> str:
-        turn = [f"turn {self._branch.turn}"] if self._branch.turn else []
+        turn = [f"turn {self._branch.turn}"] if self._branch.turn and self._branch.ended is None else []
         return " · ".join([*turn, self._branch.activity()])
 
     def _words(self, width: int) -> list[Line]:
@@ -94,12 +96,9 @@ class Frame:
         waiting = branch.waiting.line()
         return [*own, *([_text(f"  {waiting}", FAILED)] if waiting else [])]
 
-    def _tree(self) -> list[Line]:
+    def _tree(self, width: int) -> list[Line]:
         branches = self._branch.tree()
-        shown = [
-            _text(f"  {'  ' * min(depth, 10)}{child.name} {child.status()}")
-            for depth, child in itertools.islice(branches, _TREE)
-        ]
+        shown = [_child(child, depth, width) for depth, child in itertools.islice(branches, _TREE)]
         more = sum(1 for _ in branches)
         return [*shown, _text(f"  … and {counted(more, 'more child RLM')}")] if more else shown
 
@@ -134,6 +133,21 @@ def fitting(parts: list[list[Line]], room: int) -> list[list[Line]]:
         part[len(part) - number :] if place != 1 else part[:number]
         for place, (part, number) in enumerate(zip(parts, kept, strict=True))
     ]
+
+
+def _child(child: Branch, depth: int, width: int) -> Line:
+    """What a child RLM is asked, as far as there is room, and in any case how far it is."""
+    name, totals = f"  {'  ' * min(depth, 10)}{child.name} ", child.totals()
+    calls = totals.calls - totals.child_turns
+    status = [
+        *([f"turn {child.turn}"] if child.turn else []),
+        child.activity(),
+        *([counted(calls, "sub-call")] if calls else []),
+        *([short_money(totals.known_cost, totals.unpriced)] if not totals.nothing else []),
+    ]
+    told = _safe(f" · {' · '.join(status)}")
+    question = cropped([Segment(_safe(child.question))], max(_ASKED, width - len(name) - len(told)))
+    return [Segment(name), *question, Segment(told)]
 
 
 def bar(progress: Progress, width: int) -> list[Line]:

@@ -243,8 +243,8 @@ def _line(head: _Head, event: events.Event) -> Line:
             return lines.Summarized(
                 text=text, tokens_before=memory.before, tokens_after=memory.after, **head.fields()
             )
-        case events.Noted(text):
-            return lines.Noted(text=head.text("text", text), **head.fields())
+        case events.Noted(text, to_model):
+            return lines.Noted(text=head.text("text", text), to_model=to_model, **head.fields())
         case events.RunFinished():
             return _of_run(head, event)
         case events.CellOutput() | events.ChildEvent():

@@ -18,7 +18,7 @@ WAIT_SECONDS = 10.0
 """Time between two lines of calls that wait for another attempt."""
 _BEAT = 0.5
 """Seconds between two looks at whether there is anything to say."""
-_TOLD = ("reply", "cell", "batch", "child", "retry", "person", "note")
+_TOLD = ("reply", "cell", "error", "batch", "child", "retry", "person", "note")
 
 
 class Lines:

@@ -33,7 +33,7 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import MODEL_CALLS, Account, CellResult, Outcome, Retry, Totals
-from rlm_kernel.engine.totals import counted, duration
+from rlm_kernel.engine.totals import counted, duration, fine_dollars
 from rlm_kernel.printable import printable
 from rlm_kernel.views.calls import Batch, Forecast, Waiting, attempt
 from rlm_kernel.views.notes import notes
@@ -149,8 +149,8 @@ class Branch:
                 self._tell_own("person", f"a person ran a cell: {result.status} in {result.seconds:.1f} s")
                 if result.cell_id.startswith("load-"):  # files that are loaded into a session
                     self._tell_notes(result)
-            case Noted(text):
-                self._tell_own("note", f"note: {text}")
+            case Noted(text, to_model):
+                self._tell_own("note", f"{'told the root model' if to_model else 'note'}: {text}")
             case Summarized(memory):
                 about = "about " if memory.estimated else ""
                 self._tell_own("known", f"memory: {about}{memory.before:,} → {memory.after:,} tokens")
@@ -240,6 +240,7 @@ class Branch:
 
     def _finished(self, outcome: Outcome, totals: Totals) -> None:
         self.turn_over()
+        self._clear()  # what the last turn said and ran is told, and the answer
         self.do("closing")
 
     def turn_over(self) -> None:
@@ -260,7 +261,7 @@ class Branch:
         before.
         """
         used = self.account()
-        self._tell_own(kind, f"{text} ({used})" if used and used != self._told else text)
+        self._tell_own(kind, f"{text}; so far {used}" if used and used != self._told else text)
         self._told = used
 
     def _tell_notes(self, result: CellResult) -> None:
@@ -383,5 +384,5 @@ class _Turn:
 
 def short_money(known: float, unpriced: int) -> str:
     """A cost in a heading: three digits behind the point; what is not known is never shown as nothing."""
-    told = f"${known:,.2f}" if known >= 1 else f"${known:.3f}" if known >= 0.001 else f"${known:.4f}"
+    told = f"${known:,.2f}" if known >= 1 else f"${known:.3f}" if known >= 0.001 else fine_dollars(known)
     return told if not unpriced else f"{told} + unknown" if known else "cost unknown"

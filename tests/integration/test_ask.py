@@ -216,7 +216,7 @@ def test_interrupt_closes_the_trace_and_leaves_nothing(
     assert (running.returncode, stdout) == (130, b"")
     assert b"Traceback" not in stderr
     assert re.search(
-        rb"rlm: interrupted after 1 turn, 0 sub-calls, .*; to go on: rlm resume t.ipynb\n", stderr
+        rb"rlm: interrupted after 1 turn, 0 sub-calls, .*; to go on:\nrlm resume t.ipynb\n", stderr
     )
     notebook = nbformat.read("t.ipynb", 4)
     nbformat.validate(notebook)

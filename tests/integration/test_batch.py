@@ -171,7 +171,7 @@ def test_ctrl_c_stops_what_runs_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "to go on: rlm" in told
+    assert "to go on:\nrlm" in told
     (row,) = results(tmp_path).values()
     assert row["error"]["kind"] == "Stopped"
     assert row["lost_tokens"] > 0, "the provider bills the call that was on its way"

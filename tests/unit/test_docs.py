@@ -17,15 +17,8 @@ from rlm_kernel import __version__
 from rlm_kernel.cli import app
 from rlm_kernel.config import NOT_SETTINGS, SHORTHANDS, Settings, known_keys
 from rlm_kernel.models.weights import MODELS
-from rlm_kernel.trace.schema import (
-    CallMeta,
-    CellMeta,
-    FileMeta,
-    NotebookMeta,
-    OriginMeta,
-    ParentMeta,
-    TotalsMeta,
-)
+from rlm_kernel.trace.accounts import TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, OriginMeta, ParentMeta
 from tests.conftest import REAL_HOME
 
 ROOT = Path(__file__).parents[2]

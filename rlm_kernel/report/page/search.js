@@ -84,7 +84,7 @@
 
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open]):not(.calls):not(.group)")].filter((one) => !one.closest("td"));
+    opened = [...document.querySelectorAll("details:not([open]):not(.calls):not(.group):not(.held)")].filter((one) => !one.closest("td"));
     for (const one of opened) one.open = true;
   });
   addEventListener("afterprint", () => { for (const one of opened) one.open = false; });

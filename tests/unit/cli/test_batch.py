@@ -128,6 +128,6 @@ def test_the_summary_says_what_failed_and_what_to_type_next(tmp_path: Path) -> N
     assert "next:" not in told  # they will fail again
     tally.passing = 1
     assert "next: rlm batch q.jsonl --retry-failed" in "\n".join(report.lines(next_=True))
-    assert "to go on: rlm batch" in report.so_far()
+    assert "to go on:\nrlm batch" in report.so_far()
     assert report.as_json()["failed"] == 2
     assert not tally.whole

@@ -31,6 +31,7 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
+from rlm_kernel.trace.calltable import dollars
 from rlm_kernel.views.live import LiveView
 from tests.support.engine import stream
 from tests.support.trace import call, result
@@ -357,7 +358,7 @@ def test_off_a_terminal_it_is_lines_and_children_have_one_at_each_end() -> None:
         first(RunFinished(ANSWERED, Totals(turns=3, seconds=1.25)))
         view(CellFinished(1, result("turn-01-a")))
     assert out.getvalue().splitlines() == [
-        "turn 1: root model replied in 2.0 s (0 sub-calls, 11 tokens, $0.5000)",
+        "turn 1: root model replied in 2.0 s; so far 0 sub-calls, 11 tokens, $0.5000",
         "child 1 begins: Count them",
         "child 1.1 begins: Here",
         "child 1.1: no answer (interrupted), 1 turn, 0 sub-calls, 0 tokens, $0.0000, 2.0 s",
@@ -435,7 +436,7 @@ def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model
     assert told() == ""
     view(TurnStarted(1))
     assert told().startswith(" during the root model's first reply, for which the provider may charge. ")
-    assert "to go on: rlm resume " in told()
+    assert "to go on:\nrlm resume " in told()
 
 
 def test_off_a_terminal_and_quiet_the_words_of_a_reply_are_not_seen() -> None:
@@ -445,3 +446,32 @@ def test_off_a_terminal_and_quiet_the_words_of_a_reply_are_not_seen() -> None:
             view(TurnStarted(1))
             view(TurnPiece(1, "I look at the input.\n", False))
         assert "I look" not in out.getvalue()
+
+
+def test_off_a_terminal_the_error_of_a_cell_is_told_and_who_was_told_what() -> None:
+    view, out = plain()
+    raised = {"output_type": "error", "ename": "NameError", "evalue": "name 'x' is not defined"}
+    view(CellFinished(1, result("turn-01-a", status="error", outputs=[raised | {"traceback": []}])))
+    view(Noted("Correct that cell.", to_model=True))
+    view(Noted("The limit of turns is reached."))
+    assert out.getvalue().splitlines() == [
+        "cell turn-01-a: error in 0.2 s",
+        "cell turn-01-a: NameError: name 'x' is not defined",
+        "told the root model: Correct that cell.",
+        "note: The limit of turns is reached.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        (0.0, "$0.0000"),
+        (0.00003, "$0.00003"),
+        (0.000092, "$0.000092"),
+        (0.00099, "$0.00099"),
+        (0.5, "$0.5000"),
+    ],
+)
+def test_a_small_cost_is_neither_nothing_nor_an_exponent(amount: float, told: str) -> None:
+    assert Totals(known_cost=amount).money() == told
+    assert "e-" not in dollars(amount)

@@ -16,6 +16,7 @@ from rlm_kernel.engine.events import (
 )
 from rlm_kernel.engine.hostcalls import digest
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals
+from rlm_kernel.proof.findings import CallSources, Passage
 from rlm_kernel.proof.pieces import pieces, words_of
 from rlm_kernel.session.sources import provenance
 from rlm_kernel.session.traces import new_writer
@@ -107,3 +108,8 @@ def test_answers_are_taken_apart_by_what_they_are() -> None:
         "48,213",
         "run_1",
     ]
+
+
+def test_characters_of_a_prompt_in_two_passages_count_once() -> None:
+    passages = tuple(Passage(start, end, "", ()) for start, end in ((50, 100), (0, 60), (20, 30), (120, 130)))
+    assert CallSources(1, "turn-01-a", "llm_query", 130, "full", passages).found == 110

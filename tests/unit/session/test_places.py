@@ -15,7 +15,7 @@ from rlm_kernel.errors import RLMError
 from rlm_kernel.report.listing import listing
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.manager import open_session
-from rlm_kernel.session.places import give_back, take_path
+from rlm_kernel.session.places import give_back, left_empty, take_path
 from rlm_kernel.trace.heads import notebooks_in
 
 
@@ -124,3 +124,26 @@ def test_the_name_of_a_run_that_is_being_set_up_is_no_damaged_trace_and_no_faili
     assert listing(tmp_path).damaged == 1
     os.utime(tmp_path / "a.ipynb", (0, 0))
     assert listing(tmp_path).damaged == 2, "nobody writes to it any more"
+
+
+def test_a_folder_that_was_made_for_a_trace_goes_with_it_and_no_other(tmp_path: Path) -> None:
+    give_back(take_path(tmp_path / "new" / "deep" / "a.ipynb"))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    give_back(take_path(tmp_path / "there" / "a.ipynb"))
+    one, other = take_path(tmp_path / "new" / "a.ipynb"), take_path(tmp_path / "new" / "a.ipynb")
+    give_back(one)
+    assert other.exists()
+    assert (tmp_path / "there").is_dir()
+
+
+def test_what_runs_that_were_killed_left_empty_is_known_by_name_size_and_age(tmp_path: Path) -> None:
+    left = tmp_path / "20261129-100000-why.ipynb"
+    for name in (left.name, "20261129-100000-written.ipynb", "mine.ipynb", "20261129-100000-why.txt"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "20261129-100000-written.ipynb").write_text("{}")
+    (tmp_path / "20261129-100000-link.ipynb").symlink_to(left)
+    take_path(tmp_path / "20261129-110000-now.ipynb")
+    assert list(left_empty(tmp_path)) == [left]
+    assert list(left_empty(tmp_path / "none")) == []

@@ -148,12 +148,15 @@ def test_lines_of_runs_beside_one_another_say_whose_they_are(
     with Watched(True) as one, Watched(True) as other:
         one.say("Loading this.")
         other.say("Loading that.")
+        assert other.view is not None
+        other.view(RunOpened("And\nthat?", Ledger(Limits()), Totals()))
     with Watched(True) as alone:
         alone.say("Loading all.")
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["[1] Loading this.", "[2] Loading that."]
-    assert [line[:4] for line in lines[2:4]] == ["[2] ", "[1] "]
-    assert lines[4] == "Loading all."
+    assert lines[2] == "[2] question: And that?"
+    assert [line[:4] for line in lines[3:5]] == ["[2] ", "[1] "]
+    assert lines[5] == "Loading all."
 
 
 def interrupt_soon() -> None:

@@ -118,7 +118,7 @@ def test_edits_of_a_person_are_seen(path: Path) -> None:
         ),
         (
             lambda n: cell_of(n, "turn-01")["metadata"]["rlm"].update(cost=-1e9),
-            "cell turn-01 does not hold: cost",
+            "cell turn-01 is not valid: cost",
         ),
         (
             lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"]["calls"][0].update(prompt_tokens=-1),

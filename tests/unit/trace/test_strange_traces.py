@@ -104,7 +104,7 @@ def use(path: Path) -> None:
     [
         (
             lambda n: first_call(n).update(seconds=1e300),
-            "cell turn-01-a does not hold: calls.0.seconds: Input should be less than",
+            "cell turn-01-a is not valid: calls.0.seconds: Input should be less than",
         ),
         (
             lambda n: first_call(n).update(seconds=float("nan")),
@@ -438,7 +438,7 @@ def test_of_many_calls_too_the_one_that_does_not_hold_is_named(tmp_path: Path) -
     path = many(tmp_path / "t.ipynb", 1_200)
     edit(path, lambda n: rlm_of(n, "turn-01-a")["calls"][1_100].update(seconds=-1))
     with pytest.raises(
-        TraceError, match=r"cell turn-01-a does not hold: calls\.1100\.seconds: Input should be greater"
+        TraceError, match=r"cell turn-01-a is not valid: calls\.1100\.seconds: Input should be greater"
     ):
         read_trace(path)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 
 from rlm_kernel.engine.protocols import CallRecord, PictureNote, Share, Shares, Totals, Usage
-from rlm_kernel.trace.schema import VERSION, CallMeta, TotalsMeta, json_schema
+from rlm_kernel.trace.accounts import TotalsMeta
+from rlm_kernel.trace.schema import VERSION, CallMeta, json_schema
 from tests.support.trace import call
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "trace-schema.json"

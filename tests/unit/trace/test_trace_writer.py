@@ -27,9 +27,10 @@ from rlm_kernel.errors import TraceError
 from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.trace import document, running_writer
 from rlm_kernel.trace import writer as writer_module
+from rlm_kernel.trace.accounts import TotalsMeta
 from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.reader import code_digest
-from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta, TotalsMeta
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta, NotebookMeta
 from rlm_kernel.trace.writer import NotebookWriter
 from tests.support.engine import FakeKernel, Run, stream
 from tests.support.sandbox import until

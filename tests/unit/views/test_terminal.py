@@ -375,3 +375,24 @@ def test_a_thousand_events_a_second_take_little_of_a_core() -> None:
             threading.Event().wait(0.02)
         assert "live-view" in [thread.name for thread in threading.enumerate()]
     assert (time.process_time() - began) / seconds < 0.5
+
+
+def test_how_far_a_child_is_is_seen_however_long_its_question_is(shown: Shown) -> None:
+    shown.tell(RunOpened("Q", Ledger(Limits()), Totals()), *replied(), *cell("rlm_query_batched(…)"))
+    asked = "Which of the hours of the first half was the worst one, by requests that failed?"
+    rows = shown.tell(
+        ChildEvent(1, RunOpened(asked, Ledger(Limits()), Totals())),
+        ChildEvent(1, TurnStarted(1)),
+        ChildEvent(1, CellStarted("turn-01-a", 1, "x")),
+    )
+    (row,) = [row for row in rows if row.startswith("  1 ")]
+    assert row.startswith("  1 Which of the hours")
+    assert row.endswith("… · turn 1 · cell turn-01-a runs, 1 s")
+
+
+def test_below_the_answer_only_the_end_of_the_run_is_seen(shown: Shown) -> None:
+    shown.tell(RunOpened("Q", Ledger(Limits()), Totals()), *replied(), *cell("FINAL(5)"))
+    finished = CellFinished(1, result("turn-01-a"))
+    rows = shown.tell(finished, RunFinished(Outcome(Answer("5"), "answered"), Totals()))
+    assert not [row for row in rows if "FINAL" in row or "I count" in row]
+    assert rows[1] == "closing, 1 s", "and no turn goes on"

@@ -36,6 +36,8 @@ def lines(suite: Suite) -> Iterator[str]:
 
 def compared(found: Comparison) -> Iterator[str]:
     """The table of several models: a column for each, and one for what is expected; then what differs."""
+    from rlm_kernel.session.regression.recorded import OTHER_ROOT
+
     suites = list(found.suites.values())
     rows = [["trace", "expected", *found.suites]]
     for same in zip(*(suite.traces for suite in suites), strict=True):
@@ -46,7 +48,7 @@ def compared(found: Comparison) -> Iterator[str]:
     yield from _table(rows)
     for same in zip(*(suite.traces for suite in suites), strict=True):
         for model, one in zip(found.suites, same, strict=True):
-            yield from _told(one, f"{one.trace.name}, {model}")
+            yield from _told(one, f"{one.trace.name}, {model}", OTHER_ROOT)
     yield ""
     width = max(map(len, found.suites))
     for model, suite in found.suites.items():
@@ -68,13 +70,13 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _told(one: CaseResult, name: str) -> Iterator[str]:
-    """What differs or is not as it was, and how to look at it."""
-    told = [one.detail] if one.detail else []
-    if told or one.remarks:
+def _told(one: CaseResult, name: str, known: str = "") -> Iterator[str]:
+    """What differs or is not as it was, and how to look at it. `known`: a remark that is left out."""
+    told = [line for line in (one.detail, *one.remarks) if line and line != known]
+    if told:
         yield ""
         yield f"{name}: {one.verdict}"
-        yield from (f"  {line}" for line in (*told, *one.remarks))
+        yield from (f"  {line}" for line in told)
     if not one.good and one.out is not None:
         yield f"  rlm diff {shown_path(one.trace)} {shown_path(one.out)}"
 

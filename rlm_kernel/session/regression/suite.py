@@ -43,7 +43,6 @@ class Wanted:
     live: bool
     comparing: Comparing
     files: Path | None
-    by_wish: bool
     say: Say
     out: Path
 
@@ -101,12 +100,14 @@ async def run_suite(
     began, given = time.monotonic(), changes or {}
     paths = await asyncio.to_thread(_traces, folder)
     expected = await asyncio.to_thread(_expected, folder)
+    if not by_wish:
+        expected = expected.without_models()
     live = live or any(given.get(name) is not None for name in ASKING)
     again = RunAgain(config_file, given, {}, allow_changed, models, LiveTools(tools_of(tools), allow_call))
     async with opened_judge(judge, max_cost_judge, config_file, say) as asked:
         judged_before = asked.spent if asked else Totals()
         with _out(out) as place:
-            wanted = Wanted(again, live, Comparing(measure or Measure(), asked), files, by_wish, say, place)
+            wanted = Wanted(again, live, Comparing(measure or Measure(), asked), files, say, place)
             tested = await _all(paths, wanted, expected, jobs, tell)
             judged = asked.spent - judged_before if asked else Totals()
             suite = Suite(tested, judged, time.monotonic() - began)
@@ -225,7 +226,7 @@ async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> CaseRes
 
 async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) -> CaseResult:
     again = replace(wanted.again, files=_places(trace, wanted.files))
-    if wanted.live and wanted.by_wish and wish.model is not None:
+    if wanted.live and wish.model is not None:
         again = replace(again, changes={**again.changes, "root_llm.model": wish.model})
     out = take_path(wanted.out / trace.path.name)
     try:

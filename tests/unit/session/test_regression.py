@@ -157,6 +157,13 @@ def test_a_wish_of_a_trace_goes_before_that_of_all(tmp_path: Path) -> None:
     assert found.answers("b.ipynb", ["first", "old"]) == ["first", "old"]
 
 
+def test_wishes_for_a_model_can_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / WISHES).write_text('attempts = 2\n["a.ipynb"]\nmodel = "openai/x"\nskip = "later"\n')
+    found = read_expectations(tmp_path, ["a.ipynb"])
+    bare = found.without_models().of("a.ipynb")
+    assert (found.of("a.ipynb").model, bare.model, bare.attempts, bare.skip) == ("openai/x", None, 2, "later")
+
+
 def test_accepted_answers_are_kept_beside_others_and_read_again(tmp_path: Path) -> None:
     (tmp_path / ACCEPTED).write_text('{"a.ipynb": ["1"], "c.ipynb": ["3"]}')
     path = read_expectations(tmp_path, ["a.ipynb"]).accept({"a.ipynb": ["2"], "b.ipynb": [None, "\ud800"]})

@@ -40,7 +40,7 @@ def claims_of(prompts: list[str], places: dict[str, Path]) -> list[list[Span]]:
     return [
         [
             (names[place.source], place.low, place.high)
-            for run in runs(matches, len(prompt.encode()))
+            for run in runs(matches, prompt.encode())
             for place in run.places
         ]
         for matches, prompt in zip(matcher.matches, prompts, strict=True)

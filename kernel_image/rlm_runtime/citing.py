@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rlm_contract import MAX_EVIDENCE, MAX_QUOTE, Evidence
 
-from rlm_runtime import files, labels, passages
+from rlm_runtime import files, labels, passages, quoted
 from rlm_runtime.files import Loaded, Text
 from rlm_runtime.hits import BESIDE, File, Hit
 from rlm_runtime.lazytext import LazyText
@@ -268,20 +268,19 @@ def _as_json(passage: str) -> list[str]:
 
 def _candidates(texts: Mapping[str, Text], forms: list[str]) -> Iterator[Place]:
     """The places of the first of the forms that stands anywhere; at last of texts that differ from it in
-    white space alone, as where lines are wrapped.
+    white space or the kinds of its characters alone: wrapped lines, curly quotes, ligatures.
     """
     for form in forms:
         found = passages.places(texts, form)
         if (first := next(found, None)) is not None:
             return itertools.chain([first], found)
-    return _rewrapped(texts, forms[0])
+    return _otherwise_written(texts, forms[0])
 
 
-def _rewrapped(texts: Mapping[str, Text], passage: str) -> Iterator[Place]:
-    words = passage.split()
-    if len(words) < 2:
+def _otherwise_written(texts: Mapping[str, Text], passage: str) -> Iterator[Place]:
+    pattern = quoted.pattern(passage)
+    if pattern is None:
         return
-    pattern = re.compile(r"\s{1,200}".join(map(re.escape, words)))
     for name, text in texts.items():
         if isinstance(text, (str, LazyText)):
             matches = pattern.finditer(text) if isinstance(text, str) else text.finditer(pattern)

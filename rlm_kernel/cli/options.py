@@ -6,7 +6,8 @@ A command asks for them with one parameter:
     @with_options
     def ask(question: str, *, options: RunOptions) -> None: ...
 
-Typer then sees one option for each field of the class, and the command gets them as one value.
+Typer then sees one option for each field of the class, and the command gets them as one value. A parameter of
+the command itself stands in place of the option of the same name.
 """
 
 from __future__ import annotations
@@ -368,7 +369,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     """The command as Typer is to see it: with an option for each field of its parameter `options`."""
     hints = get_type_hints(function, include_extras=True)
     kind: type[SettingsOptions] = hints.pop("options")
-    shared = {field.name: field.default for field in dataclasses.fields(kind)}
+    shared = {field.name: field.default for field in dataclasses.fields(kind) if field.name not in hints}
     shared_hints = get_type_hints(kind, include_extras=True)
 
     @wraps(function)

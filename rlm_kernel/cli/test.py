@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlm_kernel.cli import _complete
+from rlm_kernel.cli import _complete, _suite_table
 from rlm_kernel.cli._signals import run_to_end
-from rlm_kernel.cli._text import json_line, shown_path
+from rlm_kernel.cli._text import json_line
 from rlm_kernel.cli.options import (
     ALLOW_CHANGED,
     INPUT,
+    LIMITS,
     MODELS,
     OUTPUT,
     SANDBOX,
@@ -26,15 +25,15 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
 
 if TYPE_CHECKING:
-    from rlm_kernel.engine.protocols import Totals
+    from collections.abc import Mapping
+
     from rlm_kernel.session.regression.alike import Measure
-    from rlm_kernel.session.regression.suite import CaseResult, Suite
+    from rlm_kernel.session.regression.results import CaseResult, Suite
+    from rlm_kernel.session.regression.several import Comparison
 
 DIFFERENT = 1
-_ANSWER = 24
-_NAME = 32
-_NOTHING = 1e-9
-"""US dollars: what is left where sums of the same amounts are taken from each other."""
+_ALONE = "rlm"
+"""The suite's name in a report where no model is compared with another."""
 
 
 @with_options
@@ -59,6 +58,17 @@ def test(
         ),
     ] = None,
     allow_changed: ALLOW_CHANGED = False,
+    model: Annotated[
+        list[str] | None,
+        option(
+            MODELS,
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Root model: provider/model, or local. Repeatable: a column for each.",
+            autocompletion=_complete.models,
+        ),
+    ] = None,
     prompt: Annotated[
         str | None,
         option(
@@ -90,6 +100,16 @@ def test(
             metavar="MODEL",
             help="Model that judges whether texts that differ say the same.",
             autocompletion=_complete.models,
+        ),
+    ] = None,
+    max_cost_judge: Annotated[
+        float | None,
+        option(
+            LIMITS,
+            "--max-cost-judge",
+            metavar="USD",
+            min=0,
+            help="US dollars that the judge may use in all. Default: no limit.",
         ),
     ] = None,
     jobs: Annotated[
@@ -129,48 +149,58 @@ def test(
     codes: 0 all the same, 1 some differ or failed, 2 wrong usage, 3 installation, 130 interrupted.
     """
     from rlm_kernel.cli._consent import calls_in
+    from rlm_kernel.session.regression.results import Suite
+    from rlm_kernel.session.regression.several import run_suites
     from rlm_kernel.session.regression.suite import run_suite
 
-    changes, tools = options.changes(), options.given_tools()
+    changes, tools, models = options.changes(), options.given_tools(), model or []
     if prompt is not None:
         changes["prompt.profile"] = prompt
+    if len(models) == 1:
+        changes["root_llm.model"] = models[0]
+    if len(models) > 1 and update:
+        raise UsageError("Answers of several models cannot be accepted.", hint="Name one --model.")
     measure = _measure(compare, tolerance)
 
-    async def main() -> Suite:
+    async def main() -> Suite | Comparison:
         with options.view(lines=False) as view:
-            allow_call = calls_in(view) if options.may_ask else None
 
-            def tell(tested: CaseResult) -> None:
+            def tell(tested: CaseResult, by: str = "") -> None:
                 if not options.as_json and not options.quiet:
-                    view.above(printable(f"{tested.verdict:8} {tested.trace.name}  {tested.seconds:.1f} s"))
+                    more = f"  {by}" if by else ""
+                    view.above(
+                        printable(f"{tested.verdict:8} {tested.trace.name}{more}  {tested.seconds:.1f} s")
+                    )
 
-            return await run_suite(
-                folder,
-                config_file=options.config,
-                changes=changes,
+            given: dict[str, Any] = {
+                "config_file": options.config,
+                "changes": changes,
                 **tools,
-                allow_call=allow_call,
-                live=live,
-                files=files,
-                allow_changed=allow_changed,
-                measure=measure,
-                judge=judge,
-                jobs=jobs,
-                out=out,
-                update=update,
-                tell=tell,
-                say=view.say,
-            )
+                "allow_call": calls_in(view) if options.may_ask else None,
+                "live": live,
+                "files": files,
+                "allow_changed": allow_changed,
+                "measure": measure,
+                "judge": judge,
+                "max_cost_judge": max_cost_judge,
+                "jobs": jobs,
+                "out": out,
+                "say": view.say,
+            }
+            if len(models) < 2:
+                return await run_suite(folder, update=update, tell=tell, **given)
+            return await run_suites(folder, models, tell=lambda by, tested: tell(tested, by), **given)
 
-    suite = run_to_end(main(), before="; the traces are as they were.")
+    found = run_to_end(main(), before="; the traces are as they were.")
     if junit is not None:
-        _write(junit, suite)
+        _write(junit, {_ALONE: found} if isinstance(found, Suite) else found.suites)
     if options.as_json:
-        print(json_line(suite.as_json()))
+        print(json_line(found.as_json()))
     else:
-        for line in _lines(suite):
+        table = _suite_table.lines(found) if isinstance(found, Suite) else _suite_table.compared(found)
+        for line in table:
             print(printable(line))
-    if not suite.same:
+    if not found.same:
         raise typer.Exit(DIFFERENT)
 
 
@@ -187,76 +217,11 @@ def _measure(compare: str, tolerance: float | None) -> Measure:
     return Measure(how, TOLERANCE if tolerance is None else tolerance)
 
 
-def _write(path: Path, suite: Suite) -> None:
+def _write(path: Path, suites: Mapping[str, Suite]) -> None:
     from rlm_kernel.session.regression.junit import as_xml
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(as_xml(suite))
+        path.write_bytes(as_xml(suites))
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-# The table
-
-
-def _lines(suite: Suite) -> Iterator[str]:
-    rows = [_row(one) for one in suite.traces]
-    head = ["trace", "verdict", "answer", "turns", "calls", "cost"]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in (head, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    for one in suite.traces:
-        told = [one.detail] if one.detail else []
-        if told or one.remarks:
-            yield ""
-            yield f"{one.trace.name}: {one.verdict}"
-            yield from (f"  {line}" for line in (*told, *one.remarks))
-        if not one.good and one.out is not None:
-            yield f"  rlm diff {shown_path(one.trace)} {shown_path(one.out)}"
-    yield ""
-    yield _sum(suite)
-    if suite.accepted is not None:
-        yield f"The new answers are expected from now on: {shown_path(suite.accepted)}"
-    if suite.out is not None:
-        print(f"rlm: the new traces are in {printable(str(suite.out))}", file=sys.stderr)
-
-
-def _sum(suite: Suite) -> str:
-    names = ("same", "differs", "failed", "skipped")
-    counts = ", ".join(f"{suite.count(name)} {name}" for name in names if suite.count(name))  # type: ignore[arg-type]
-    judge = f" ({suite.judged.money()} of it for the judge)" if suite.judged.calls else ""
-    return f"{counts} in {suite.seconds:.1f} s. Asked of models: {_paid(suite.spent)}{judge}."
-
-
-def _paid(spent: Totals) -> str:
-    return "nothing" if not spent.usage.total and abs(spent.known_cost) < _NOTHING else spent.money()
-
-
-def _row(one: CaseResult) -> list[str]:
-    return [
-        _cut(one.trace.name, _NAME),
-        one.verdict,
-        _change(_answers(one.then), _answers(one.now), one),
-        _change(str(one.before.turns), str(one.used.turns), one),
-        _change(str(one.before.calls), str(one.used.calls), one),
-        _change(one.before.money(), one.used.money(), one),
-    ]
-
-
-def _change(then: str, now: str, one: CaseResult) -> str:
-    if one.verdict == "skipped":
-        return ""
-    if not one.now:
-        return f"{then} → –"
-    return then if then == now else f"{then} → {now}"
-
-
-def _answers(answers: Sequence[str | None]) -> str:
-    last = answers[-1] if answers else None
-    more = f" (+{len(answers) - 1})" if len(answers) > 1 else ""
-    return f"{'no answer' if last is None else _cut(' '.join(last[:400].split()), _ANSWER)}{more}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -7,10 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rlm_kernel.proof.normal import Normal
+
 LEAST = 24
 """Bytes of the normal form that a passage has at least: fewer are in a prompt by chance."""
-_GAP = 64
-"""Bytes between pieces of one passage: numbers of lines, labels, a word that was replaced."""
+_LABEL = 64
+"""Bytes of a text before each line of a passage that are not of it: numbers, names, marks."""
+BEHIND = 256
+"""Bytes of a source between pieces of one passage: lines that are too short to be found by themselves."""
+_BETWEEN = 2 * BEHIND
+"""Bytes of a text between pieces of one passage."""
+_REPLACED = 4
+"""Bytes of the normal form that a text may lack between pieces of one passage: a letter in another form."""
 _NEARLY, _FEW = 0.95, 16
 """How much of a passage, or how few bytes less, another place holds that counts as a place of the same."""
 _NEIGHBOURS = 4
@@ -20,7 +28,8 @@ class Match(NamedTuple):
     """A piece of a text (bytes `start` to `end`) that stands in a source (bytes `low` to `high`).
 
     `line`: its number there. `size`: bytes of the normal form. `exact`: it is the same byte for byte, as
-    UTF-8.
+    UTF-8. `behind`: what the source has behind it, in UTF-8. `encoding`: the source's, whose bytes
+    `low` and `high` count.
     """
 
     start: int
@@ -31,6 +40,8 @@ class Match(NamedTuple):
     line: int
     size: int
     exact: bool
+    behind: bytes = b""
+    encoding: str = "utf-8"
 
 
 @dataclass
@@ -43,15 +54,15 @@ class Run:
     places: list[Match] = field(default_factory=list)
 
 
-def runs(matches: Iterable[Match], length: int) -> list[Run]:
-    """The passages of a text of so many bytes, in its order.
+def runs(matches: Iterable[Match], text: bytes) -> list[Run]:
+    """The passages of a text in UTF-8, in its order.
 
     The longest matches come first; a shorter one counts for what these do not cover. None is chosen from
     places that hold the same: a passage has them all.
     """
     taken: list[Run] = []
-    covered = bytearray(length)
-    found = [chain for chain in _chains(matches) if chain.size >= LEAST]
+    covered = bytearray(len(text))
+    found = [chain for chain in _chains(matches, text) if chain.size >= LEAST]
     for chain in sorted(found, key=lambda one: (-one.size, one.source, one.low, one.start)):
         if covered.count(0, chain.start, chain.end) >= LEAST:
             at = bisect_right(taken, chain.start, key=lambda one: one.start)
@@ -79,17 +90,17 @@ def _overlap(one: Match, other: Match) -> bool:
     return one.source == other.source and one.low < other.high and other.low < one.high
 
 
-def _chains(matches: Iterable[Match]) -> list[Match]:
+def _chains(matches: Iterable[Match], text: bytes) -> list[Match]:
     """Matches that follow one another in text and source, as one."""
     done: list[Match] = []
     going: dict[int, list[Match]] = {}
     for match in sorted(matches, key=lambda one: (one.start, -one.size)):
         near: list[Match] = []
         for chain in going.get(match.source, ()):
-            (near if chain.end + _GAP >= match.start else done).append(chain)
+            (near if chain.end + _BETWEEN >= match.start else done).append(chain)
         going[match.source] = near
         best = min(
-            (at for at, chain in enumerate(near) if _follows(chain, match)),
+            (at for at, chain in enumerate(near) if _follows(chain, match, text)),
             key=lambda at: abs(match.low - near[at].high) + abs(match.start - near[at].end),
             default=None,
         )
@@ -100,11 +111,41 @@ def _chains(matches: Iterable[Match]) -> list[Match]:
     return [*done, *(chain for near in going.values() for chain in near)]
 
 
-def _follows(chain: Match, match: Match) -> bool:
+def _follows(chain: Match, match: Match, text: bytes) -> bool:
+    """Whether both are of one passage: the text has all that the source has between them."""
     here, there = match.start - chain.end, match.low - chain.high
-    onwards = match.end > chain.end and match.high > chain.high and match.low > chain.low
-    # Both far back: they overlap where two parts of a file do.
-    return onwards and max(here, there) <= _GAP and (abs(here - there) <= _GAP or max(here, there) < -_GAP)
+    if not (match.end > chain.end and match.high > chain.high and match.low > chain.low):
+        return False
+    if max(here, there) < -_LABEL:
+        return True  # both far back: they overlap where two parts of a file do
+    if here > _BETWEEN or there > BEHIND or here - there < -_LABEL:
+        return False
+    if there <= 0:
+        return here - there <= _LABEL
+    between = _behind(chain, there)
+    lines = between.split(b"\n")
+    return here - there <= _LABEL * len(lines) and _has(text[chain.end : match.start], lines)
+
+
+def _behind(chain: Match, size: int) -> bytes:
+    """So many bytes of the source behind a match, in UTF-8."""
+    if chain.encoding == "utf-8":
+        return chain.behind[:size]
+    raw = chain.behind.decode("utf-8", "ignore").encode(chain.encoding, "ignore")
+    return raw[:size].decode(chain.encoding, "ignore").encode("utf-8")
+
+
+def _has(text: bytes, lines: Sequence[bytes]) -> bool:
+    """Whether a text has the lines in their order, but for little."""
+    there, at, lacking = Normal(text).text, 0, 0
+    for line in lines:
+        wanted = Normal(line).text
+        found = there.find(wanted, at)
+        if found < 0:
+            lacking += len(wanted)
+        else:
+            at = found + len(wanted)
+    return lacking <= _REPLACED
 
 
 def _holds(chain: Match, match: Match) -> bool:
@@ -123,6 +164,7 @@ def _joined(chain: Match, match: Match) -> Match:
         end=match.end,
         high=match.high,
         size=chain.size + max(0, match.size - overlap),
+        behind=match.behind,
         exact=chain.exact
         and match.exact
         and (not gap or match.start - chain.end == match.low - chain.high < 0),

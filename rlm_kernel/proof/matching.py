@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rlm_kernel.proof.anchors import KEY, Anchors
-from rlm_kernel.proof.chains import LEAST, Match
+from rlm_kernel.proof.chains import BEHIND, LEAST, Match
 from rlm_kernel.proof.normal import Normal, readable, without_numbers
 from rlm_kernel.proof.plaintext import Part, words_beyond_ascii
 
@@ -247,7 +247,8 @@ class Matcher:
             low, high = over + start - here, over + end - here
         where = part.byte(low), part.byte(high), part.line_of(low)
         known = self.matches[entry.text]
-        known.append(Match(start, end, found.source, *where, size, exact))
+        behind = there[high : high + BEHIND]
+        known.append(Match(start, end, found.source, *where, size, exact, behind, part.encoding))
         if size >= _LONG:
             self._cover(entry, start, end)
         if len(known) > self._most[entry.text]:

@@ -84,5 +84,5 @@ def _named(part: str) -> str:
         return "the file of prompts"
     if kind == "child":
         return f"the trace of the child RLM {rest[:200]}"
-    what = {"text": "the text", "outputs": "the outputs", "record": "the record"}.get(rest, rest[:_SHORT])
+    what = {"text": "the text", "outputs": "what it gave", "record": "the record"}.get(rest, rest[:_SHORT])
     return f"{kind[:64]}: {what}"

@@ -245,7 +245,7 @@ def _runs(matcher: Matcher, number: int, text: str) -> Iterator[tuple[Run, int, 
     """The passages of a text, each with its first character and the one behind it."""
     raw = text.encode("utf-8", "surrogatepass")
     at = chars = 0
-    for run in runs(matcher.matches[number], len(raw)):
+    for run in runs(matcher.matches[number], raw):
         chars += len(raw[at : run.start].decode("utf-8", "ignore"))
         at = run.start
         yield run, chars, chars + len(raw[run.start : run.end].decode("utf-8", "ignore"))

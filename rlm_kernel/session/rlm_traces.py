@@ -21,7 +21,8 @@ from rlm_kernel.tools.functions import tools_of
 from rlm_kernel.tools.tool import AllowCall, Tool, ToolSource
 
 if TYPE_CHECKING:
-    from rlm_kernel.session.regression.suite import Suite
+    from rlm_kernel.session.regression.results import Suite
+    from rlm_kernel.session.regression.several import Comparison
 
 
 class OnTraces:
@@ -121,6 +122,19 @@ class OnTraces:
     def test(self, folder: Path | str, **options: Any) -> Suite:
         """`atest` for code without an event loop."""
         return loops.waited_for(self.atest, folder, **options)
+
+    async def atest_models(self, folder: Path | str, models: Sequence[str], **options: Any) -> Comparison:
+        """The same under each of several root models; `options` as of
+        `session.regression.several.run_suites`.
+        """
+        from rlm_kernel.session.regression.several import run_suites
+
+        configured = {"config_file": self._config_file, "changes": self._changes}
+        return await run_suites(Path(folder), models, **{**configured, **options})
+
+    def test_models(self, folder: Path | str, models: Sequence[str], **options: Any) -> Comparison:
+        """`atest_models` for code without an event loop."""
+        return loops.waited_for(self.atest_models, folder, models, **options)
 
     async def averify(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Verified:
         """Check all that a trace says, without any model; `options` as of `session.verify.verify`."""

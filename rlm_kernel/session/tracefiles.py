@@ -21,6 +21,7 @@ from rlm_kernel.engine.protocols import PauseTimer
 from rlm_kernel.errors import FileRefused, TraceError, UsageError
 from rlm_kernel.pathtext import is_foreign, recorded
 from rlm_kernel.sandbox.grants import resolve
+from rlm_kernel.session.contexts import TABLES
 from rlm_kernel.session.digests import be_quiet, file_meta
 from rlm_kernel.session.environment import Environment, Say, silent
 from rlm_kernel.session.inputs import KEPT
@@ -312,8 +313,10 @@ def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     there = [] if is_foreign(meta.path) or system.is_remote(meta.path) else [Path(meta.path)]
     # A made one is named after its trace, which may have been given another name since.
     made = [trace.path.with_suffix(ending) for ending in KEPT if name.endswith(ending)]
-    if recorded(meta.path).parent.name.endswith(FOLDER):  # a tool gave it
-        made.append(trace.path.with_suffix(FOLDER) / name)
+    within = recorded(meta.path).parent.name
+    for ending in (FOLDER, TABLES):  # a tool gave it, or it was one table of several
+        if within.endswith(ending):
+            made += [trace.path.with_suffix(ending) / name, trace.path.with_name(within) / name]
     return [*there, *([trace.path.with_name(name)] if name else []), *made]
 
 

@@ -19,7 +19,7 @@ from rlm_kernel import RLM
 from rlm_kernel.engine.messages import SUM_UP
 from rlm_kernel.engine.protocols import Card
 from rlm_kernel.models.scripted import ScriptedModels
-from rlm_kernel.session.regression.suite import CaseResult, Suite
+from rlm_kernel.session.regression.results import CaseResult, Suite
 from rlm_kernel.trace.reader import read_trace
 from tests.integration.conftest import Rlm
 from tests.support.model_server import ModelServer
@@ -384,6 +384,43 @@ def test_another_model_is_asked_and_unchanged_sub_calls_are_not(
     assert tested.used.calls == tested.before.calls
     assert suite.spent.known_cost > 0
     assert list(tested.remarks) == ["the root model is another one"]
+
+
+def test_several_models_have_a_column_each(
+    speakers: Speakers, openai_env: ModelServer, rlm: Rlm, traces: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = traces("count", "list")
+    openai_env.models = {"good": speakers.root, "bad": lambda messages: repl("FINAL(7)")}
+    asked = ("--model", "openai/good", "-m", "openai/bad")
+    done = rlm(
+        "test", str(folder), *asked, "--junit", str(tmp_path / "x.xml"), "--out", str(tmp_path / "new")
+    )
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    head, count, names, total = lines[[line.split()[:1] for line in lines].index(["trace"]) :][:4]
+    assert head.split() == ["trace", "expected", "openai/good", "openai/bad"]
+    assert count.split()[:4] == ["count.ipynb", "9", "$0.0075", "same"]
+    assert ("differs 7" in count, "differs 7" in names) == (True, True)
+    assert total.strip()
+    assert "count.ipynb, openai/bad: differs\n  '7', expected '9'" in done.stdout
+    assert "openai/good  2 same" in done.stdout
+    root = ElementTree.parse(tmp_path / "x.xml").getroot()
+    assert [(one.get("name"), one.get("failures")) for one in root] == [
+        ("openai/good", "0"),
+        ("openai/bad", "2"),
+    ]
+    assert (tmp_path / "new" / "openai-bad" / "count.ipynb").is_file()
+    refused = rlm("test", str(folder), *asked, "--update")
+    assert (refused.returncode, "Name one --model" in refused.stderr) == (2, True)
+
+
+def test_no_model_is_asked_where_another_one_has_no_key(
+    speakers: Speakers, openai_env: ModelServer, rlm: Rlm, traces: Callable[..., Path]
+) -> None:
+    openai_env.models = {"good": speakers.root}
+    done = rlm("test", str(traces("list")), "-m", "openai/good", "-m", "anthropic/claude-sonnet-4-5")
+    assert (done.returncode, "ANTHROPIC_API_KEY" in done.stderr) == (3, True)
+    assert openai_env.requests == []
 
 
 def test_another_prompt_is_asked_of_the_models_and_children_with_it(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlm_kernel import RLM, ScriptedModels
-from rlm_kernel.session.regression.suite import CaseResult, Suite
+from rlm_kernel.session.regression.results import CaseResult, Suite
 from tests.integration.conftest import Rlm
 from tests.support.story import repl
 

@@ -38,6 +38,19 @@ def _padded(text: str, chance: random.Random) -> str:
     return "\n".join(f"    {at:>6} | {line}" for at, line in enumerate(text.split("\n"), 1))
 
 
+def _under_headings(text: str, chance: random.Random) -> str:
+    return "\n".join(
+        f"## Entry {at}\nfrom a-1.txt, as it is: {line}" for at, line in enumerate(text.split("\n"))
+    )
+
+
+def _typeset(text: str, chance: random.Random) -> str:
+    """As typesetters and web pages have it: dashes, curly quotes, hard and wide spaces."""
+    spaces = iter("\u00a0\u2009\u3000 " * len(text))
+    plain = text.replace("-", "\u2013").replace('"', "\u201d").replace(".", "\u3002")
+    return "".join(next(spaces) if char == " " else char for char in plain)
+
+
 CHANGES: Mapping[str, Change] = {
     "in an f-string": lambda text, _: text,
     "json.dumps": lambda text, _: json.dumps({"id": 7, "text": text}),
@@ -56,6 +69,9 @@ CHANGES: Mapping[str, Change] = {
     "stripped lines": lambda text, _: "\n".join(line.strip() for line in text.split("\n") if line.strip()),
     "in XML": lambda text, _: f"<document><page n='3'>{html.escape(text)}</page></document>",
     "in lower case": lambda text, _: "".join(char.lower() if char.isascii() else char for char in text),
+    "repr of bytes": lambda text, _: repr(text.encode()),
+    "lines under headings": _under_headings,
+    "typeset": _typeset,
     "Windows line ends": lambda text, _: text.replace("\n", "\r\n"),
 }
 

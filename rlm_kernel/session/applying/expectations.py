@@ -42,14 +42,16 @@ def surprise(cell: TraceCell, result: CellResult, share: float) -> str:
     return _emptied(before, now) or _noted(before, now) or _calls(cell, result, share)
 
 
-def surprising_answer(then: str, now: str) -> str:
-    """The same of an answer."""
+def surprising_answer(then: str, now: str, code_page: str = "") -> str:
+    """The same of an answer. `code_page`: the one in which the input was read by a guess."""
     if not then:
         return ""
     if is_empty(now) and not is_empty(then):
         return f"the answer is {now.strip()[:40] or 'empty'}, and was not empty"
     if _NO_NUMBER.search(now) and not _NO_NUMBER.search(then):
         return f"the answer has {_NO_NUMBER.search(now).group()} in it"  # type: ignore[union-attr]
+    if code_page and (other := next((char for char in now if not char.isascii() and char not in then), "")):
+        return f"the answer has {other!r} in it, and that the input is in {code_page} is a guess"
     return ""
 
 

@@ -126,6 +126,16 @@ def _notes(then: InputForm, now: InputForm, code: str) -> str:
     return ""
 
 
+def guessed(then: InputForm | None, now: InputForm | None) -> str:
+    """A code page in which the input of now was read, and that of then was not: such is a guess by its words,
+    and letters beyond ASCII may be others; "" if there is none.
+    """
+    known = {found for note in (then.notes if then else ()) for found in _CHARSET.findall(note)}
+    new = {found for note in (now.notes if now else ()) for found in _CHARSET.findall(note)} - known
+    pages = sorted(found.rpartition(" ")[2] for found in new)
+    return next((page for page in pages if not page.upper().startswith("UTF")), "")
+
+
 def _plain(note: str) -> str:
     """A note without its file's name, numbers, and what it says of a charset."""
     bare = _CHARSET.sub("", note.partition(": ")[2] or note)

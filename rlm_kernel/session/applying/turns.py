@@ -25,7 +25,7 @@ from rlm_kernel.session.applying.applied import Applied
 from rlm_kernel.session.applying.asked import OldQuestion, OldTurn, code_of, is_persons
 from rlm_kernel.session.applying.counterparts import Counterparts
 from rlm_kernel.session.applying.expectations import surprise, surprising_answer
-from rlm_kernel.session.applying.inputform import InputForm, broken
+from rlm_kernel.session.applying.inputform import InputForm, broken, guessed
 from rlm_kernel.session.applying.learned import Learned
 from rlm_kernel.session.applying.typedin import TypedIn
 from rlm_kernel.session.assembly import Assembly, history_of
@@ -124,6 +124,8 @@ class Applying:
         self._woken: Woken | None = None
         self._awake = False
         self._ran = 0
+        self._code_page = ""
+        """In which the input of now was read by a guess."""
         self._told = ""
         """What the root model would have been told first; it stands with the first reply."""
 
@@ -206,6 +208,7 @@ class Applying:
         forms = InputForm.told(then), InputForm.told(now)
         both = forms[0].names & forms[1].names if forms[0] and forms[1] else ()
         self._learned.told(then, now, both)
+        self._code_page = guessed(*forms)
         code = code_of(plan.questions)
         if why := self._other_files(code) or broken(*forms, code):
             self._woken = Woken(INPUT, why, _blocks(plan.questions[0].turns, plan.files))
@@ -233,7 +236,7 @@ class Applying:
         if answer is None or asked.answer is None:
             self._woken = Woken(name, "the first run had no answer that its code delivered")
             return None
-        if why := surprising_answer(asked.answer, answer.text):
+        if why := surprising_answer(asked.answer, answer.text, self._code_page):
             self._woken = Woken(name, why)
             return None
         return answer

@@ -9,7 +9,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +68,15 @@ class Expectations:
         own = self.wishes.get(name, Wish())
         there = own.model_dump(exclude_unset=True)
         return Wish(**{**self.general.model_dump(exclude_unset=True), **there})
+
+    def without_models(self) -> Expectations:
+        """The same without models of their own."""
+
+        def bare(wish: Wish) -> Wish:
+            return Wish(**wish.model_dump(exclude_unset=True, exclude={"model"}))
+
+        wishes = {name: bare(wish) for name, wish in self.wishes.items()}
+        return replace(self, general=bare(self.general), wishes=wishes)
 
     def answers(self, name: str, recorded: Sequence[str | None]) -> list[str | None]:
         """What is expected of a trace: its recorded answers, or those that were accepted, and before these

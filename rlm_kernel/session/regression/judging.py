@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlm_kernel.bounded import parse
 from rlm_kernel.engine import whole
-from rlm_kernel.engine.protocols import Completion, Message, Models, Shares, Totals
-from rlm_kernel.errors import NoAnswer
+from rlm_kernel.engine.ledger import Ledger, Limits
+from rlm_kernel.engine.protocols import Message, Models, Totals
+from rlm_kernel.errors import BudgetExceeded, NoAnswer
 from rlm_kernel.session.regression.alike import Measure, different
 
 MAX_CHARS = 60_000
@@ -33,17 +35,23 @@ SCHEMA: dict[str, Any] = {
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
-@dataclass
 class Judge:
-    """Asks the root model of `models`. `spent`: what that has used."""
+    """Asks the root model of `models`, up to a limit in US dollars."""
 
-    models: Models
-    spent: Totals = field(default_factory=Totals)
+    def __init__(self, models: Models, limit: float | None = None) -> None:
+        self._models = models
+        self._ledger = Ledger(Limits(cost=limit))
+
+    @property
+    def spent(self) -> Totals:
+        """What it has used."""
+        return self._ledger.totals()
 
     async def different(self, question: str, expected: str, answer: str) -> str:
         """Why the answers are not the same; "" if they are.
 
-        Raises NoAnswer where the judge does not come to a verdict, ModelError where it gives no reply.
+        Raises NoAnswer where the judge does not come to a verdict, or its limit is reached; ModelError where
+        it gives no reply.
         """
         if max(map(len, (question, expected, answer))) > MAX_CHARS:
             raise NoAnswer(f"A judge is shown at most {MAX_CHARS:,} characters of an answer.")
@@ -53,20 +61,22 @@ class Judge:
             {"role": "user", "content": whole.shown(texts)},
         ]
         for _ in range(_TRIES):
-            reply = await self.models.complete(messages, role="root", schema=SCHEMA)
-            self._count(reply)
-            verdict = _verdict(reply.text)
+            verdict = _verdict(await self._reply(messages))
             if verdict is not None:
                 same, why = verdict
                 return "" if same else f"judged: {why}"
-        raise NoAnswer(f"The judge {self.models.name('root')} gave no verdict.")
+        raise NoAnswer(f"The judge {self._models.name('root')} gave no verdict.")
 
-    def _count(self, reply: Completion) -> None:
-        known, unpriced = reply.cost or 0.0, int(reply.cost is None)
-        share = Shares.one("judge", calls=1, usage=reply.usage, known_cost=known, unpriced=unpriced)
-        self.spent += Totals(
-            calls=1, sub_usage=reply.usage, known_cost=known, unpriced=unpriced, models=share
-        )
+    async def _reply(self, messages: Sequence[Message]) -> str:
+        chars = sum(len(message["content"]) for message in messages)
+        try:
+            async with self._ledger.call("sub", chars, model="judge") as call:
+                call.sent()
+                reply = await self._models.complete(messages, role="root", schema=SCHEMA)
+                call.settle(reply)
+        except BudgetExceeded as error:
+            raise NoAnswer(f"The judge was not asked. {error.message}") from error
+        return reply.text
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ _PROGRESS = re.compile(r"^(?:Turn \d+ of \d+\.(?: Left: .*)?|No turn is left\.)$
 """The line at the end of each message that tells what is left: of money and time, other amounts each time."""
 _DIFF_LINES = 8
 _CHARS = 80
+OTHER_ROOT = "the root model is another one"
 HOW_TO_ASK = "To have it asked of a model: rlm test --live, or name one: --model"
 HOW_TO_CALL = "To have tools called for real: rlm test --tools FILE.py, or --mcp FILE"
 
@@ -249,7 +250,7 @@ class RecordedRoot:
         if role == "root" and not self._course.parted:
             entry = self._script[self._at] if self._at < len(self._script) else None
             if "root" in self._course.others:
-                self._course.part("the root model is another one")
+                self._course.part(OTHER_ROOT)
             elif why := self._why_other(entry, messages):
                 where = f"turn {entry.turn}" if entry else "after the last turn"
                 self._course.part(f"{where}: the request differs from the recorded one: {why}")

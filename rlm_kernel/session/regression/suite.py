@@ -9,9 +9,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Models, Totals
@@ -24,105 +24,15 @@ from rlm_kernel.session.regression.accepted import Expectations, Wish, read_expe
 from rlm_kernel.session.regression.alike import Measure
 from rlm_kernel.session.regression.judging import Comparing, Judge
 from rlm_kernel.session.regression.rerun import Rerun, answers_of, ask_again, parts_of
+from rlm_kernel.session.regression.results import CaseResult, Suite
 from rlm_kernel.session.replaying import LiveTools, RunAgain
 from rlm_kernel.tools.functions import tools_of
 from rlm_kernel.tools.tool import AllowCall
 from rlm_kernel.trace.heads import NotATrace, head_of, notebooks_in
 from rlm_kernel.trace.reader import TraceFile, read_trace
 
-Verdict = Literal["same", "differs", "failed", "skipped"]
 ASKING = ("root_llm.model", "sub_llm.model", "prompt.profile")
 """Settings that say that models are to be asked."""
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What came of one trace.
-
-    `then`, `now`: the expected answers and those of now, question by question. `detail`: what differs, or why
-    it failed or was skipped. `before`: what the recorded run had used; `used`: what this one counts, recorded
-    replies at what they had cost; `spent`: what was asked anew. `remarks`: what else is not as it was. `out`:
-    the new trace.
-    """
-
-    trace: Path
-    verdict: Verdict
-    detail: str = ""
-    then: Sequence[str | None] = ()
-    now: Sequence[str | None] = ()
-    before: Totals = field(default_factory=Totals)
-    used: Totals = field(default_factory=Totals)
-    spent: Totals = field(default_factory=Totals)
-    remarks: Sequence[str] = ()
-    seconds: float = 0.0
-    attempts: int = 1
-    out: Path | None = None
-
-    @property
-    def good(self) -> bool:
-        return self.verdict in ("same", "skipped")
-
-    def as_json(self) -> dict[str, Any]:
-        """An entry of what `rlm test --json` prints."""
-        return {
-            "trace": str(self.trace),
-            "verdict": self.verdict,
-            "detail": self.detail,
-            "then": list(self.then),
-            "now": list(self.now),
-            "turns": [self.before.turns, self.used.turns],
-            "calls": [self.before.calls, self.used.calls],
-            "cost": [self.before.cost, self.used.cost],
-            "spent": self.spent.known_cost,
-            "remarks": list(self.remarks),
-            "seconds": round(self.seconds, 3),
-            "attempts": self.attempts,
-            "out": str(self.out) if self.out else None,
-        }
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What came of all traces, in the order of their names.
-
-    `judged`: what the judge has used. `out`: the folder of the new traces, if it was kept. `accepted`: the
-    file in which answers were accepted, if any were.
-    """
-
-    traces: Sequence[CaseResult]
-    judged: Totals = field(default_factory=Totals)
-    seconds: float = 0.0
-    out: Path | None = None
-    accepted: Path | None = None
-
-    @property
-    def same(self) -> bool:
-        """Every trace that was tested has its expected answer."""
-        return all(one.good for one in self.traces)
-
-    @property
-    def spent(self) -> Totals:
-        """What models were asked for, the judge among them."""
-        return sum((one.spent for one in self.traces), self.judged)
-
-    def count(self, verdict: Verdict) -> int:
-        return sum(one.verdict == verdict for one in self.traces)
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that `rlm test --json` prints."""
-        return {
-            "same": self.same,
-            "traces": [one.as_json() for one in self.traces],
-            "cost": [
-                sum((one.before for one in self.traces), Totals()).cost,
-                sum((one.used for one in self.traces), Totals()).cost,
-            ],
-            "judge": self.judged.known_cost,
-            "spent": self.spent.known_cost,
-            "seconds": round(self.seconds, 3),
-            "out": str(self.out) if self.out else None,
-            "accepted": str(self.accepted) if self.accepted else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -150,10 +60,12 @@ async def run_suite(
     files: Path | None = None,
     allow_changed: bool = False,
     measure: Measure | None = None,
-    judge: str | Models | None = None,
+    judge: str | Models | Judge | None = None,
+    max_cost_judge: float | None = None,
     jobs: int = 1,
     out: Path | None = None,
     update: bool = False,
+    by_wish: bool = True,
     tell: Callable[[CaseResult], None] = lambda _tested: None,
     say: Say = silent,
 ) -> Suite:
@@ -172,9 +84,12 @@ async def run_suite(
         allow_changed: go on with files that have changed; it becomes a remark.
         measure: how answers are compared, where the folder does not say otherwise.
         judge: the model that judges texts that differ, or where it is asked.
+        max_cost_judge: US dollars that the judge may use for all traces; those that it is then not asked
+            about fail.
         jobs: traces at one time; each has a container.
         out: where the new traces go. Default: a temporary folder, kept if a trace is not the same.
         update: write down the answers of now as those that are expected.
+        by_wish: where models are asked, a trace is asked of the one that the folder names for it.
         tell: hears of each trace as soon as it is done.
         say: hears what is being set up, a line at a time.
 
@@ -185,13 +100,17 @@ async def run_suite(
     began, given = time.monotonic(), changes or {}
     paths = await asyncio.to_thread(_traces, folder)
     expected = await asyncio.to_thread(_expected, folder)
+    if not by_wish:
+        expected = expected.without_models()
     live = live or any(given.get(name) is not None for name in ASKING)
     again = RunAgain(config_file, given, {}, allow_changed, models, LiveTools(tools_of(tools), allow_call))
-    async with _judge(judge, config_file, say) as asked:
+    async with opened_judge(judge, max_cost_judge, config_file, say) as asked:
+        judged_before = asked.spent if asked else Totals()
         with _out(out) as place:
             wanted = Wanted(again, live, Comparing(measure or Measure(), asked), files, say, place)
             tested = await _all(paths, wanted, expected, jobs, tell)
-            suite = Suite(tested, asked.spent if asked else Totals(), time.monotonic() - began)
+            judged = asked.spent - judged_before if asked else Totals()
+            suite = Suite(tested, judged, time.monotonic() - began)
             if update:
                 suite = await asyncio.to_thread(_accept, suite, expected)
             if out is not None or not all(one.verdict in ("same", "skipped") for one in tested):
@@ -229,16 +148,18 @@ def _expected(folder: Path) -> Expectations:
 
 
 @contextlib.asynccontextmanager
-async def _judge(
-    judge: str | Models | None, config_file: Path | None, say: Say
+async def opened_judge(
+    judge: str | Models | Judge | None, limit: float | None, config_file: Path | None, say: Say
 ) -> AsyncIterator[Judge | None]:
-    """The judge, ready to be asked; None without one."""
-    if judge is None or not isinstance(judge, str):
-        yield None if judge is None else Judge(judge)
-        return
-    settings = load_settings(config_file, {"root_llm.model": judge, "sub_llm.model": judge})
-    async with models_of(settings, None, say) as chosen:
-        yield Judge(chosen.models)
+    """The judge, ready to be asked; None without one. Raises SetupError, ModelError."""
+    if judge is None or isinstance(judge, Judge):
+        yield judge
+    elif not isinstance(judge, str):
+        yield Judge(judge, limit)
+    else:
+        settings = load_settings(config_file, {"root_llm.model": judge, "sub_llm.model": judge})
+        async with models_of(settings, None, say) as chosen:
+            yield Judge(chosen.models, limit)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def claims(made: Case, folder: Path) -> list[list[Span]]:
     return [
         [
             (names[place.source], place.low, place.high)
-            for run in runs(matcher.matches[number], len(prompt.encode("utf-8", "surrogatepass")))
+            for run in runs(matcher.matches[number], prompt.encode("utf-8", "surrogatepass"))
             for place in run.places
         ]
         for number, prompt in enumerate(made.prompts)
@@ -86,6 +86,29 @@ def test_a_passage_is_not_taken_for_one_that_nearly_is_the_same(tmp_path: Path) 
     )
     text = changed + noise + PASSAGE
     assert [start for _, start, _ in places(f"Read: {PASSAGE}", tmp_path, a=text)] == [text.index(PASSAGE)]
+
+
+def test_lines_that_code_has_left_out_are_not_told_as_read(tmp_path: Path) -> None:
+    chance = random.Random(6)
+    lines = [
+        f"{'ERROR' if n % 2 else 'debug'} {''.join(chance.choices('abcdefgh ', k=chance.randint(50, 60)))}\n"
+        for n in range(120)
+    ]
+    text = "".join(lines)
+    found = places("Why?\n" + "".join(line for line in lines if "ERROR" in line), tmp_path, a=text)
+    told = {at for name, low, high in found for at in range(low, high)}
+    shares = [len(told & set(range(at := text.index(line), at + len(line)))) / len(line) for line in lines]
+    assert sum(shares[1::2]) / 60 > 0.9
+    assert max(shares[::2]) < 0.25
+
+
+def test_short_lines_between_labels_belong_to_the_passage(tmp_path: Path) -> None:
+    lines = PASSAGE.replace(", ", ",\nso,\n").replace("; ", ";\nand\n").splitlines(keepends=True)
+    prompt = "".join(
+        f"source: minutes.txt, entry {n} of {len(lines)}\ntext: {line}" for n, line in enumerate(lines)
+    )
+    (found,) = places(prompt, tmp_path, a="".join(lines))
+    assert found[2] - found[1] > 0.97 * len("".join(lines))
 
 
 def test_passages_in_another_order_than_the_files_are_all_found(tmp_path: Path) -> None:
@@ -157,7 +180,7 @@ def test_texts_that_repeat_themselves_without_end_are_bounded(name: str, tmp_pat
     except plaintext.NotRead:
         assert name == "NULs"
     raw = prompt.encode("utf-8", "surrogatepass")
-    for run in runs(matcher.matches[0], len(raw)):
+    for run in runs(matcher.matches[0], raw):
         assert 0 <= run.start < run.end <= len(raw)
         assert all(
             0 <= place.low < place.high <= len(text.encode("utf-8", "replace")) for place in run.places
@@ -169,10 +192,11 @@ def test_places_are_bytes_of_the_file_in_its_own_encoding(encoding: str, tmp_pat
     noise = prose(random.Random(4), 40_000, "abcdefghijklmnopqrstuvwxyzäöüßé")
     passage = PASSAGE.replace("bridge", "Brücke").replace("pier", "Pfähle")
     (tmp_path / "a").write_bytes((noise + passage + noise).encode(encoding))
-    matcher = Matcher([f"<{passage}> {noise[:3_000]}"])
+    prompt = f"<{passage}> {noise[:3_000]}"
+    matcher = Matcher([prompt])
     parts = list(plaintext.parts(tmp_path / "a", lambda: matcher.words))
     matcher.scan(0, parts)
-    found = next(one for one in runs(matcher.matches[0], 10_000) if one.start < 100)
+    found = next(one for one in runs(matcher.matches[0], prompt.encode()) if one.start < 100)
     content = (tmp_path / "a").read_bytes()
     name = (
         encoding
@@ -204,6 +228,17 @@ def test_places_in_a_normal_form_lead_back_to_the_same_bytes(text: str, start: i
     assert found == sorted(set(found))
     assert all(0 <= place < len(raw) for place in found)
     assert Normal(json.dumps(text).encode()).text == Normal(json.dumps(json.dumps(text)).encode()).text
+
+
+@pytest.mark.parametrize("text", ["Brücke am Fluß", "naïve 😀 déjà", "Москва 東京", "\x7f plain"])
+def test_a_text_has_one_normal_form_however_python_writes_its_characters(text: str) -> None:
+    assert Normal(ascii(text).encode()).text == Normal(text.encode()).text
+    assert Normal(repr(text.encode()).encode()).text[1:] == Normal(text.encode()).text  # without the b
+
+
+def test_spaces_and_punctuation_beyond_ascii_do_not_count() -> None:
+    typeset = "«Müller’s»\u00a0– 48\u202f213\u3000Euro…\u2028なぜ、か。"
+    assert Normal(typeset.encode()).text == "Müllers48213euroなぜか".lower().encode()
 
 
 @given(st.binary(min_size=400, max_size=2_000), st.integers(0, 100))

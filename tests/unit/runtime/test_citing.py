@@ -180,6 +180,28 @@ class TestAPassage:
         cite("The tenant shall pay the rent.")
         assert there(given_with()[0]) == "The tenant shall\r\n   pay the rent."
 
+    @pytest.mark.parametrize(
+        ("stands", "given"),
+        [
+            ("the \u201cold\u201d pump\u2019s valve", 'the "old" pump\'s valve'),
+            ('the "old" pump\'s valve', "the \u201eold\u201c pump\u2019s valve"),
+            ("1914\u20131918 \u2026", "1914-1918 ..."),
+            ("well... no \u2013 never", "well\u2026 no - never"),
+            ("The o\ufb03ce \ufb01led e\ufb00orts", "The office filed efforts"),
+            ("office files", "o\ufb03ce \ufb01les"),
+            ("Cafe\u0301 au lait", "Caf\u00e9 au lait"),
+            ("Caf\u00e9 au lait", "Cafe\u0301 au lait"),
+            ("Donau\u00addampf\u200bschiff", "Donaudampfschiff"),
+            ("48\u202f213\u00a0euros\u3000paid", "48 213 euros paid"),
+        ],
+    )
+    def test_in_other_characters_of_the_same_kind_is_told_as_it_stands(
+        self, load: Callable[..., Path], stands: str, given: str
+    ) -> None:
+        load("a.txt", f"Before.\n{stands}\nAfter.\n")
+        cite(given)
+        assert there(given_with()[0]) == stands
+
     def test_needs_a_file(self) -> None:
         files._activate("just a text")
         with pytest.raises(ValueError, match="no file is loaded"):

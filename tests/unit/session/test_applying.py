@@ -16,7 +16,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.session.applying.applied import Applied
 from rlm_kernel.session.applying.counterparts import New, counterparts
 from rlm_kernel.session.applying.expectations import is_empty, surprise, surprising_answer
-from rlm_kernel.session.applying.inputform import InputForm, broken
+from rlm_kernel.session.applying.inputform import InputForm, broken, guessed
 from rlm_kernel.trace.reader import TraceCell
 from rlm_kernel.trace.schema import CellMeta, FileMeta
 
@@ -165,6 +165,18 @@ def test_an_answer_of_nothing_is_no_answer_where_there_was_one() -> None:
     assert not surprising_answer("0", "0")
     assert not surprising_answer("a: 3, b: 4", "a: 0, b: 4")
     assert not surprising_answer("", "0")
+
+
+def test_letters_of_a_code_page_that_was_guessed_are_a_surprise_in_an_answer() -> None:
+    then, now = (
+        InputForm.told(f"Context: str, 9 characters\n{note}") for note in ("", "Note: b.csv: read as cp1252")
+    )
+    assert guessed(then, now) == "cp1252"
+    assert "guess" in surprising_answer("Gda\u0144sk", "Gda\u00f1sk", "cp1252")
+    assert not surprising_answer("K\u00f6ln", "K\u00f6ln", "cp1252")
+    assert not surprising_answer("3", "4", "cp1252")
+    assert guessed(now, now) == ""
+    assert guessed(then, InputForm.told("Context: str, 9 characters\nNote: b.csv: read as UTF-16-LE")) == ""
 
 
 def ran(then: str, now: str, status: Any = "ok", **meta: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +21,7 @@ from rlm_kernel.models.scripted import ScriptedModels
 from rlm_kernel.session.regression.accepted import ACCEPTED, WISHES, read_expectations
 from rlm_kernel.session.regression.judging import MAX_CHARS, Judge
 from rlm_kernel.session.regression.junit import as_xml
-from rlm_kernel.session.regression.suite import CaseResult, Suite
+from rlm_kernel.session.regression.results import CaseResult, Suite
 
 
 def judge(*replies: str) -> Judge:
@@ -86,13 +88,40 @@ async def test_an_answer_that_is_too_long_is_not_sent_to_a_judge() -> None:
         await judge().different("q", "5", "x" * (MAX_CHARS + 1))
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.015])
+async def test_a_judge_is_not_asked_beyond_its_limit_of_cost(limit: float) -> None:
+    class Priced(ScriptedModels):
+        async def complete(self, *arguments: Any, **options: Any) -> Any:
+            return replace(await super().complete(*arguments, **options), cost=0.01)
+
+    asked = Priced(lambda _messages: '{"why": "", "same": true}')
+    one = Judge(asked, limit)
+    outcomes = await asyncio.gather(
+        *(one.different("q", "5", "five") for _ in range(5)), return_exceptions=True
+    )
+    verdicts, refused = outcomes.count(""), [str(error) for error in outcomes if isinstance(error, NoAnswer)]
+    assert (verdicts + len(refused), len(refused) >= 3) == (5, True)
+    assert all("judge was not asked" in error and "limit of cost" in error for error in refused)
+    assert verdicts == one.spent.calls
+    assert one.spent.known_cost == pytest.approx(0.01 * verdicts)
+    assert one.spent.known_cost <= limit + 0.01
+
+
 # The report
+
+
+def test_a_report_of_several_models_has_a_suite_for_each() -> None:
+    good, bad = CaseResult(Path("a.ipynb"), "same"), CaseResult(Path("a.ipynb"), "differs")
+    root = ElementTree.fromstring(as_xml({"openai/x": Suite([good]), "openai/y": Suite([bad])}))
+    assert (root.get("tests"), root.get("failures")) == ("2", "1")
+    assert [(one.get("name"), one.get("failures")) for one in root] == [("openai/x", "0"), ("openai/y", "1")]
+    assert [case.get("classname") for case in root.iter("testcase")] == ["openai/x", "openai/y"]
 
 
 @given(st.text(), st.text(), st.lists(st.none() | st.text(), max_size=3))
 def test_a_report_is_xml_whatever_answers_hold(detail: str, remark: str, answers: list[str | None]) -> None:
     one = CaseResult(Path("a.ipynb"), "differs", detail, answers, answers, remarks=[remark])
-    root = ElementTree.fromstring(as_xml(Suite([one])))
+    root = ElementTree.fromstring(as_xml({detail: Suite([one])}))
     assert root.get("failures") == "1"
 
 
@@ -101,7 +130,7 @@ def test_a_report_counts_what_differs_what_failed_and_what_was_skipped() -> None
     suite = Suite(
         [CaseResult(Path(f"{n}.ipynb"), name, "why ]]> \x1b[31m \0") for n, name in enumerate(verdicts)]
     )  # type: ignore[arg-type]
-    root = ElementTree.fromstring(as_xml(suite))
+    root = ElementTree.fromstring(as_xml({"rlm": suite}))
     assert [root.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "1", "1", "1"]
     assert [len(case) for case in root.iter("testcase")] == [0, 1, 1, 1, 0]
     assert not suite.same
@@ -126,6 +155,13 @@ def test_a_wish_of_a_trace_goes_before_that_of_all(tmp_path: Path) -> None:
     assert found.of("b.ipynb").tolerance == 0.1
     assert found.answers("a.ipynb", ["first", "old"]) == ["first", '["x", 1]']
     assert found.answers("b.ipynb", ["first", "old"]) == ["first", "old"]
+
+
+def test_wishes_for_a_model_can_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / WISHES).write_text('attempts = 2\n["a.ipynb"]\nmodel = "openai/x"\nskip = "later"\n')
+    found = read_expectations(tmp_path, ["a.ipynb"])
+    bare = found.without_models().of("a.ipynb")
+    assert (found.of("a.ipynb").model, bare.model, bare.attempts, bare.skip) == ("openai/x", None, 2, "later")
 
 
 def test_accepted_answers_are_kept_beside_others_and_read_again(tmp_path: Path) -> None:

@@ -91,6 +91,18 @@ def test_an_object_from_python_goes_with_its_renamed_trace(tmp_path: Path) -> No
     assert find_files(trace(tmp_path, metas, "mine.ipynb")).paths == [tmp_path / "mine.context.json"]
 
 
+@pytest.mark.parametrize(("stem", "folder"), [("t", "t"), ("renamed", "renamed"), ("renamed", "t")])
+def test_tables_from_python_go_with_their_moved_trace(tmp_path: Path, stem: str, folder: str) -> None:
+    metas = [
+        recorded(tmp_path / "there" / "t.context" / f"{name}.parquet", name) for name in ("users", "items")
+    ]
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there" / "t.context").rename(tmp_path / "here" / f"{folder}.context")
+    found = find_files(trace(tmp_path / "here", metas, f"{stem}.ipynb"))
+    assert [path.name for path in found.paths] == ["users.parquet", "items.parquet"]
+    assert {path.parent for path in found.paths} == {tmp_path / "here" / f"{folder}.context"}
+
+
 def test_all_that_is_missing_or_changed_is_named_at_once(tmp_path: Path) -> None:
     metas = [recorded(tmp_path / name) for name in ("gone.txt", "longer.txt", "other.txt", "same.txt")]
     (tmp_path / "gone.txt").unlink()

@@ -100,24 +100,26 @@ PATIENCE = 5.0
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """What the work gives, which a cancellation does not cut off: it is raised when the work has ended.
+    """What the work gives, which a cancellation does not cut off: it is raised when the work has ended, the
+    very one, as anyio knows those of its own by what they say.
 
     Cancelled again, the caller waits PATIENCE at most; then the work goes on by itself.
     """
     task = asyncio.create_task(work)
-    cancelled, until = 0, None
+    cancelled: asyncio.CancelledError | None = None
+    until = None
     while not task.done() and (until is None or time.monotonic() < until):
         try:
             await asyncio.wait({task}, timeout=None if until is None else until - time.monotonic())
-        except asyncio.CancelledError:
-            cancelled += 1
-            if cancelled > 1 and until is None:
+        except asyncio.CancelledError as error:
+            if cancelled is not None and until is None:
                 until = time.monotonic() + PATIENCE
-    if not cancelled:
+            cancelled = cancelled or error
+    if cancelled is None:
         return task.result()
     if task.done() and not task.cancelled():
         task.exception()  # the cancellation comes before it
-    raise asyncio.CancelledError
+    raise cancelled
 
 
 async def serve_unix(carry: Carry, path: str) -> asyncio.Server:

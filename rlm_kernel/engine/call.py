@@ -9,7 +9,11 @@ from typing import Any, Protocol, Self
 from rlm_kernel.engine.inflight import Asked
 from rlm_kernel.engine.paying import Waiting
 from rlm_kernel.engine.purse import Payment
+from rlm_kernel.engine.totals import Usage
 from rlm_kernel.engine.values import Completion
+
+Lost = tuple[float, float]
+"""Money and tokens that a call may have used that was given up."""
 
 
 class Booked(Protocol):
@@ -23,7 +27,7 @@ class Booked(Protocol):
 
     def failed(self, asked: Asked) -> None: ...
 
-    def lost(self, asked: Asked, heard: int) -> tuple[float, float]: ...
+    def lost(self, asked: Asked, heard: int | None, before: Lost) -> Lost: ...
 
 
 class Call:
@@ -44,6 +48,8 @@ class Call:
         """It was sent, and what it used is not known."""
         self._heard = 0
         """Characters of its reply that have come."""
+        self._before: Lost = 0.0, 0.0
+        """What the attempts at it have used that have ended."""
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -53,6 +59,10 @@ class Call:
 
     def sent(self) -> None:
         self._open = True
+
+    def attempted(self, usage: Usage, cost: float | None) -> None:
+        """An attempt at it has ended. All so far have used so much, which the reply tells, too."""
+        self._open, self._heard, self._before = False, 0, (cost or 0.0, usage.total)
 
     def heard(self, chars: int) -> None:
         """So many characters more of its reply have come."""
@@ -69,10 +79,14 @@ class Call:
     ) -> None:
         if error is not None:
             self._ledger.failed(self._for)
-            # It may be billed, though nobody waits for its reply.
-            if self._open and isinstance(error, asyncio.CancelledError):
-                cost, tokens = self._ledger.lost(self._for, self._heard)
-                if self._payment is not None:
-                    # Of a reply that had not begun a purse knows more than this run does.
-                    self._payment.lost(*((cost, tokens) if self._heard else (0.0, 0.0)))
+            if isinstance(error, asyncio.CancelledError) and (self._open or any(self._before)):
+                self._give_up()
         await self._held.__aexit__(kind, error, trace)
+
+    def _give_up(self) -> None:
+        """It may be billed, though nobody waits for its reply."""
+        cost, tokens = self._ledger.lost(self._for, self._heard if self._open else None, self._before)
+        if self._payment is not None:
+            # Of a reply that had not begun a purse knows more than this run does.
+            known = self._heard or any(self._before)
+            self._payment.lost(*((cost, tokens) if known else (0.0, 0.0)))

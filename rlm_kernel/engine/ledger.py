@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from rlm_kernel.engine.admission import Admission, Left
 from rlm_kernel.engine.approval import Approval
-from rlm_kernel.engine.call import Call
+from rlm_kernel.engine.call import Call, Lost
 from rlm_kernel.engine.expected import Expectation
 from rlm_kernel.engine.inflight import Asked, Dearest
 from rlm_kernel.engine.limits import LIMITS, ROUNDING, UNITS, LimitName, refused, unit
@@ -219,16 +219,18 @@ class Ledger:
         if asked.role == "sub" or self.is_child:
             self._count(failed=1)
 
-    def lost(self, asked: Asked, heard: int) -> tuple[float, float]:
+    def lost(self, asked: Asked, heard: int | None, before: Lost) -> Lost:
         """Count a call that was given up on its way: code could make such calls without end. What it may have
         used of money and tokens: as such a call may use, or where some of the reply was `heard`, as prompt
-        and reply so far by their characters.
+        and reply so far by their characters; nothing for None, where no attempt was under way. What attempts
+        had used `before` comes to it.
         """
-        cost, tokens = self._top._admission.flight.given_up(asked)
+        cost, tokens = self._top._admission.flight.given_up(asked) if heard is not None else (0.0, 0.0)
         if heard:
             known, reckoned = asked.reckoned(heard)
             cost = known if asked.prices else cost * reckoned / tokens if tokens else 0.0
             tokens = reckoned
+        cost, tokens = cost + before[0], tokens + before[1]
         if asked.role == "sub" or self.is_child:
             self.approval.spend(cost)
         share = Shares.one(asked.model, lost_cost=cost)

@@ -170,6 +170,12 @@ class LocalPurse:
     def spent(self) -> Spent:
         return self._spent
 
+    @property
+    def in_flight(self) -> Spent:
+        """What the calls that are on their way may use."""
+        calls = [self._admission.flight.given_up(asked) for _, asked in self._held.values()]
+        return Spent(sum(cost for cost, _ in calls), sum(tokens for _, tokens in calls), len(calls))
+
     def allow(self, *, cost: float | None = None, tokens: int | None = None) -> None:
         """From now on so much may be used in all, with what was used before; None is no limit. Calls that
         wait are looked at again.

@@ -173,7 +173,7 @@ async def complete(
             call.heard(len(piece))
             return heard is None or heard(piece, thought)
 
-        watch = Watch(call.sent, retrying, hear if heard is not None else None)
+        watch = Watch(call.sent, retrying, call.attempted, hear if heard is not None else None)
         try:
             with waiting():
                 reply = await models.complete(messages, role=role, model=named, schema=schema, watch=watch)

@@ -128,15 +128,17 @@ class Retry:
 class Watch:
     """Who hears how a model's call goes on.
 
-    `sent` is called when a request goes out, from when on it may be billed. `retrying` is called before each
-    wait for another attempt; if it says False, there is none, and the call fails as after its last. Where
-    `heard` is given, the reply is streamed where it can be: it is called with each piece as it comes, whether
-    of the text or, with True, of the model's reasoning. If it says False, it has heard enough: the reply ends
-    there. After `retrying` the pieces begin again.
+    `sent` is called when a request goes out, from when on it may be billed. `attempted` is called after each
+    attempt, with what all so far have used. `retrying` is called before each wait for another
+    attempt; if it says False, there is none, and the call fails as after its last. Where `heard` is given,
+    the reply is streamed where it can be: it is called with each piece as it comes, whether of the text or,
+    with True, of the model's reasoning. If it says False, it has heard enough: the reply ends there. After
+    `retrying` the pieces begin again.
     """
 
     sent: Callable[[], None] = lambda: None
     retrying: Callable[[Retry], bool] = lambda _retry: True
+    attempted: Callable[[Usage, float | None], None] = lambda _usage, _cost: None
     heard: Callable[[str, bool], bool] | None = None
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.engine.protocols import UNWATCHED, Watch
 from rlm_kernel.models import _anthropic, _anthropic_reply, _catalog, _reading
 from rlm_kernel.models._faults import Failure
 from rlm_kernel.models._http import Exchange, Http
@@ -33,16 +34,16 @@ def can(provider: str, entry: Mapping[str, Any] | None) -> bool:
 
 
 async def ask(
-    http: Http, endpoint: Endpoint, request: Mapping[str, Any], heard: Callable[[str, bool], bool] | None
+    http: Http, endpoint: Endpoint, request: Mapping[str, Any], watch: Watch = UNWATCHED
 ) -> Exchange:
-    """Send a request. `heard`: the reply is streamed, as of `Watch`."""
+    """Send a request. With `heard` of the watch the reply is streamed."""
     anthropic = endpoint.provider == _catalog.ANTHROPIC
     url, headers, body = (_to_anthropic if anthropic else _to_openai)(endpoint, request)
-    if heard is None:
-        return await http.send("POST", url, headers, json.dumps(body).encode())
+    if watch.heard is None:
+        return await http.send("POST", url, headers, json.dumps(body).encode(), sent=watch.sent)
     body["stream"] = True
-    listening = Listening(_anthropic_reply.Stream() if anthropic else Chunks(), heard)
-    exchange = await http.send("POST", url, headers, json.dumps(body).encode(), listening)
+    listening = Listening(_anthropic_reply.Stream() if anthropic else Chunks(), watch.heard)
+    exchange = await http.send("POST", url, headers, json.dumps(body).encode(), listening, watch.sent)
     if listening.reads and exchange.error is None:
         exchange.made = listening.completion(stopped=exchange.stopped)
     return exchange

@@ -65,6 +65,10 @@ class Hear(Protocol):
     def __call__(self, data: bytes) -> int: ...
 
 
+Sent = Callable[[], None]
+"""Called when a request goes out over a connection, from when on it may be billed."""
+
+
 class Http:
     """The connections of one event loop, on which it is closed."""
 
@@ -72,7 +76,13 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: bytes, hear: Hear | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        hear: Hear | None = None,
+        sent: Sent = lambda: None,
     ) -> Exchange:
         """A request's reply, or why there is none: it raises nothing but what cancels it.
 
@@ -83,7 +93,7 @@ class Http:
         if hear is not None:
             headers = {**headers, "Accept-Encoding": "identity"}
         try:
-            async with self.response(exchange, method, headers, content) as response:
+            async with self.response(exchange, method, headers, content, sent) as response:
                 await take(response, exchange, hear)
         except failures() as error:
             exchange.error = error
@@ -91,7 +101,12 @@ class Http:
 
     @contextlib.asynccontextmanager
     async def response(
-        self, exchange: Exchange, method: str, headers: Mapping[str, str], content: bytes
+        self,
+        exchange: Exchange,
+        method: str,
+        headers: Mapping[str, str],
+        content: bytes,
+        sent: Sent = lambda: None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The reply whose body is still to be read; raises one of `failures`."""
         exchange.proxy = proxy = proxy_for(exchange.url)
@@ -102,7 +117,13 @@ class Http:
         target: str | URL = exchange.url
         for _ in range(_HOPS + 1):
             async with session.request(
-                method, target, headers=headers, data=content, proxy=through, allow_redirects=False
+                method,
+                target,
+                headers=headers,
+                data=content,
+                proxy=through,
+                allow_redirects=False,
+                trace_request_ctx=sent,
             ) as response:
                 if (further := _same_origin(response)) is None:
                     yield response
@@ -134,8 +155,20 @@ class Http:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 max_line_size=2**16,
                 max_field_size=2**16,
+                trace_configs=[_telling_when_sent()],
             )
         return self._session
+
+
+def _telling_when_sent() -> aiohttp.TraceConfig:
+    import aiohttp
+
+    async def tell(_session: Any, context: Any, _params: Any) -> None:
+        context.trace_request_ctx()
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(tell)
+    return config
 
 
 def failures() -> tuple[type[Exception], ...]:

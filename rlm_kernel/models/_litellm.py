@@ -7,9 +7,10 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from rlm_kernel.engine.protocols import UNWATCHED, Watch
 from rlm_kernel.models import _http, _litellm_http
 from rlm_kernel.models._streams import Chunks
 
@@ -53,15 +54,16 @@ def _log_nothing() -> None:
 
 
 async def ask(
-    http: _http.Http, litellm: Any, request: Mapping[str, Any], heard: Callable[[str, bool], bool] | None
+    http: _http.Http, litellm: Any, request: Mapping[str, Any], watch: Watch = UNWATCHED
 ) -> tuple[Any, _http.Exchange | None]:
     """The completion that litellm makes of the reply, in OpenAI's form, or its exception; and the last
     request that it sent, None for none.
 
-    `heard`: the reply is streamed, as of `Watch`.
+    With `heard` of the watch the reply is streamed.
     """
+    heard = watch.heard
     if heard is None:
-        response, exchange = await _litellm_http.by_litellm(http, litellm, request)
+        response, exchange = await _litellm_http.by_litellm(http, litellm, request, sent=watch.sent)
         return response if isinstance(response, Exception) else response.model_dump(warnings=False), exchange
     chunks = Chunks()
 
@@ -70,7 +72,7 @@ async def ask(
         text, thoughts = chunks.add(found)
         return not (thoughts and not heard(thoughts, True)) and not (text and not heard(text, False))
 
-    error, exchange = await _litellm_http.by_litellm(http, litellm, request, chunk)
+    error, exchange = await _litellm_http.by_litellm(http, litellm, request, chunk, watch.sent)
     if error is not None:
         return error, exchange
     chunks.ended = True

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.models._bounds import REPLY_BYTES, Unreadable, load
-from rlm_kernel.models._http import Exchange, Http, failures, take, take_head, until_over
+from rlm_kernel.models._http import Exchange, Http, Sent, failures, take, take_head, until_over
 from rlm_kernel.models._streams import STREAM_BYTES, Events, too_much
 from rlm_kernel.models._usage import checked as counts
 
@@ -50,6 +50,7 @@ class Call:
     """A call of litellm's in progress: what sends its requests, and the last of them."""
 
     http: Http
+    sent: Sent
     last: Exchange | None = None
     streams: bool = False
     body: Any = None
@@ -65,14 +66,18 @@ _call: ContextVar[Call | None] = ContextVar("rlm_litellm_call", default=None)
 
 
 async def by_litellm(
-    http: Http, litellm: Any, request: Mapping[str, Any], chunk: Callable[[Any], bool] | None = None
+    http: Http,
+    litellm: Any,
+    request: Mapping[str, Any],
+    chunk: Callable[[Any], bool] | None = None,
+    sent: Sent = lambda: None,
 ) -> tuple[Any, Exchange | None]:
     """The response of litellm, or its exception, and the last request that it sent, None for none.
 
     `chunk`: the reply is streamed, and each chunk as litellm makes it is heard; False: enough. Then there is
     no response, but the exchange says that it was `stopped`.
     """
-    call = Call(http, streams=chunk is not None)
+    call = Call(http, sent, streams=chunk is not None)
     token = _call.set(call)
     try:
         if chunk is None:
@@ -86,6 +91,10 @@ async def by_litellm(
             call.last.error = error
     except Exception as error:
         response = error
+    except BaseException:
+        if call.last is None:  # it may have sent a request by other means
+            sent()
+        raise
     finally:
         _call.reset(token)
     return response, call.last
@@ -236,7 +245,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
         opened = AsyncExitStack()
         try:
             response = await opened.enter_async_context(
-                call.http.response(found, request.method, headers, await request.aread())
+                call.http.response(found, request.method, headers, await request.aread(), call.sent)
             )
             take_head(response, found)
             kept = {name: found.headers[name] for name in _FOR_LITELLM if name in found.headers}
@@ -267,7 +276,7 @@ def _transport(usual: httpx.AsyncBaseTransport | None) -> httpx.AsyncBaseTranspo
                 return await streamed(call, request, {**headers, "Accept-Encoding": "identity"})
             call.last = Exchange(str(request.url))
             call.last = found = await call.http.send(
-                request.method, str(request.url), headers, await request.aread()
+                request.method, str(request.url), headers, await request.aread(), sent=call.sent
             )
             if found.error is not None:
                 # A ConnectError litellm would ask again by itself.

@@ -217,6 +217,7 @@ class LitellmModels:
                 usage + tried.usage,
                 None if cost is None or tried.cost is None else cost + tried.cost,
             )
+            watch.attempted(usage, cost)
             seconds = time.monotonic() - started
             outcome = tried.outcome
             if isinstance(outcome, Read):
@@ -264,12 +265,20 @@ class LitellmModels:
     ) -> _Attempt:
         as_sent = written(endpoint, request)
         async with endpoint.slots as began, endpoint.writers.turn(beginning_of(as_sent)):
-            watch.sent()
+            sent = False
+
+            def tell() -> None:
+                nonlocal sent
+                sent = True
+                watch.sent()
+
             try:
                 # litellm's own time-out starts anew with each piece of the reply.
                 async with asyncio.timeout(endpoint.settings.timeout):
-                    response, exchange = await self._sent(endpoint, as_sent, watch)
+                    response, exchange = await self._sent(endpoint, as_sent, replace(watch, sent=tell))
             except TimeoutError:
+                if not sent:
+                    return _Attempt(Failure("timeout", "no connection in time", retry=True))
                 return self._too_late(endpoint, request)
             tried = self._read(endpoint, request, response, exchange, code=code)
             failure = tried.outcome
@@ -293,8 +302,8 @@ class LitellmModels:
         direct road; and the reply itself.
         """
         if endpoint.direct:
-            return None, await _direct.ask(self._http, endpoint, request, watch.heard)
-        return await _litellm.ask(self._http, self._litellm, request, watch.heard)
+            return None, await _direct.ask(self._http, endpoint, request, watch)
+        return await _litellm.ask(self._http, self._litellm, request, watch)
 
     def _read(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,10 +41,13 @@ class Account:
     and counts when it ends, on the day on which it does. Lives on one event loop.
     """
 
-    def __init__(self, key: Key, used: Used | None = None) -> None:
-        """`used`: what the key has used before."""
+    def __init__(
+        self, key: Key, used: Used | None = None, admitted: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`used`: what the key has used before. `admitted` is awaited before a call is made."""
         used = used or Used()
         self._key = key
+        self._admitted = admitted
         self._purse = LocalPurse(spent=Spent(used.cost, used.tokens), whose=f"The key {key.name}")
         self._day = used.day
         self._before = used.cost - used.cost_of_day
@@ -57,19 +60,30 @@ class Account:
         self._turn_day()
         async with self._purse.paying(asked) as payment:
             try:
+                if self._admitted is not None:
+                    await self._admitted()
                 yield payment
             finally:
                 self._turn_day()  # it counts on the day that has begun meanwhile
 
     @property
     def used(self) -> Used:
+        return self._used_with(0.0, 0.0)
+
+    @property
+    def at_most(self) -> Used:
+        """The same, with what the calls that are on their way may use."""
+        more = self._purse.in_flight
+        return self._used_with(more.cost, more.tokens)
+
+    def _used_with(self, cost: float, tokens: float) -> Used:
         self._turn_day()
         spent = self._purse.spent
         return Used(
-            cost=spent.cost,
-            tokens=math.ceil(spent.tokens),
+            cost=spent.cost + cost,
+            tokens=math.ceil(spent.tokens + tokens),
             day=self._day,
-            cost_of_day=spent.cost - self._before,
+            cost_of_day=spent.cost + cost - self._before,
         )
 
     def left(self) -> tuple[float | None, int | None]:
@@ -108,7 +122,11 @@ class Account:
 
 
 class Accounts:
-    """Those of all keys, and the file beside the keys' that has what each has used."""
+    """Those of all keys, and the file beside the keys' that has what each has used.
+
+    What a call may use is in the file before the call is made: a server that is killed writes nothing in its
+    end, and the calls that were on their way are billed all the same.
+    """
 
     def __init__(self, keys: Path | None = None, say: Say = silent) -> None:
         """`keys`: the file of keys; None: nothing is written down. Blocking. Raises ConfigError."""
@@ -118,6 +136,8 @@ class Accounts:
         """Of keys that have not asked since, and of some that may be gone."""
         self._accounts: dict[str, Account] = {}
         self._writing = asyncio.Lock()
+        self._wanted = self._written = 0
+        """How often `keep` was called, and how many of these have what they wanted in the file."""
         self._kept: dict[str, dict[str, Any]] = {}
         """What was written last."""
         self._failing = False
@@ -125,22 +145,30 @@ class Accounts:
 
     def of(self, key: Key) -> Account:
         if key.name not in self._accounts:
-            self._accounts[key.name] = Account(key, self._read.get(key.name))
+            self._accounts[key.name] = Account(key, self._read.get(key.name), self.keep)
         return self._accounts[key.name]
 
     async def keep(self) -> None:
-        """Write down what was used. Where that fails it is told, as a question has its answer by then: what
-        was used counts all the same, and is written the next time.
+        """Write down what was used, to its end also where it is cancelled. Where that fails it is told, and
+        no question fails of it: what was used counts all the same, and is written the next time.
         """
-        if self._path is None or not self._accounts:
-            return
+        if self._path is not None and self._accounts:
+            await to_its_end(self._keep(self._path))  # a thread that was left would write an older state last
+
+    async def _keep(self, path: Path) -> None:
+        self._wanted += 1
+        mine = self._wanted
         async with self._writing:  # else an older state might be written last
-            used = self._read | {name: one.used for name, one in self._accounts.items()}
+            if self._written >= mine:  # many calls that begin at one time are written together
+                return
+            wanted = self._wanted
+            used = self._read | {name: one.at_most for name, one in self._accounts.items()}
             content = {name: one.model_dump() for name, one in used.items()}
+            self._written = wanted
             if content == self._kept:
                 return
             try:
-                await asyncio.to_thread(write_whole, self._path, content)
+                await asyncio.to_thread(write_whole, path, content)
             except ConfigError as error:
                 if not self._failing:
                     self._say(f"{error} A restart would forget what was used since.")
@@ -149,12 +177,12 @@ class Accounts:
                 self._kept, self._failing = content, False
 
     async def keep_up(self) -> None:
-        """Write down what was used every few seconds, where it has changed, for as long as it goes on: a
-        server that is killed writes nothing in its end.
+        """Write down what was used every few seconds, where it has changed, for as long as it goes on: what a
+        call has used may be more than what it might use when it was made.
         """
         while True:
             await asyncio.sleep(KEEP_SECONDS)
-            await to_its_end(self.keep())  # a thread that was left would write an older state last
+            await self.keep()
 
 
 @contextmanager

@@ -109,12 +109,17 @@ class Completions:
                     != "application/json"
                 ):
                     raise Refused(415, "The content type is to be application/json.")
-                await stack.enter_async_context(self._service.turns.entered(key.name))
+                turns, retries = self._service.turns, self._service.retries
+                place = await stack.enter_async_context(turns.entered(key.name, retries.held(key.name)))
                 body = await self._body(request)
                 chat = await asyncio.to_thread(read_chat, body)
                 attempt = await asyncio.to_thread(attempt_of, key.name, request.headers, body, began)
-                exchange = self._service.retries.take(attempt)
-                if exchange is None:  # else it is paid for, by what the key had then
+                exchange = retries.take(attempt)
+                if exchange is not None:  # it is paid for, by what the key had then
+                    turns.keep(place)
+                elif place.lent:
+                    raise turns.busy()
+                else:
                     self._service.accounts.of(key).left()
                     exchange = Exchange(self._service, chat, key, attempt)
             except Refused as refused:

@@ -30,12 +30,13 @@ _NEARLY = 0.9
 
 @dataclass(frozen=True)
 class Attempt:
-    """One request, as far as another may be the same. Made by `attempt_of`.
+    """One request of a key's client, as far as another may be the same. Made by `attempt_of`.
 
     `patience`: seconds that its client waits, if it tells; `asks_again`: for all that is known the client may
     ask again whenever it leaves; `began`: on the monotonic clock.
     """
 
+    key: str
     digest: bytes
     patience: float | None
     asks_again: bool
@@ -55,7 +56,7 @@ def attempt_of(key: str, headers: Mapping[str, str], body: bytes, began: float) 
     patience = patience_of(headers)
     # The library for JavaScript tells no time-out that its client has for all requests.
     unknown = patience is None and _RETRIES in headers
-    return Attempt(digest.digest(), patience, bool(name) or unknown, began)
+    return Attempt(key, digest.digest(), patience, bool(name) or unknown, began)
 
 
 def patience_of(headers: Mapping[str, str]) -> float | None:
@@ -81,7 +82,7 @@ class Retries:
     """Runs whose client has gone, and may come again."""
 
     def __init__(self) -> None:
-        self._held: dict[asyncio.Future[bool], tuple[bytes, Exchange]] = {}
+        self._held: dict[asyncio.Future[bool], tuple[Attempt, Exchange]] = {}
         """By what tells whether it was taken. Who asks the same several times at once has as many."""
         self._closed = False
 
@@ -90,7 +91,7 @@ class Retries:
         if self._closed:
             return False
         taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._held[taken] = attempt.digest, exchange
+        self._held[taken] = attempt, exchange
         try:
             async with asyncio.timeout(HELD_SECONDS):
                 return await taken
@@ -101,12 +102,16 @@ class Retries:
 
     def take(self, attempt: Attempt) -> Exchange | None:
         """What the same request has begun, for this attempt of it: the oldest that nobody has taken."""
-        for taken, (digest, exchange) in self._held.items():
-            if digest == attempt.digest and not taken.done():
+        for taken, (earlier, exchange) in self._held.items():
+            if earlier.digest == attempt.digest and not taken.done():
                 taken.set_result(True)
                 exchange.attempt = attempt
                 return exchange
         return None
+
+    def held(self, key: str) -> int:
+        """How many runs of a key wait for their next attempt."""
+        return sum(earlier.key == key and not taken.done() for taken, (earlier, _) in self._held.items())
 
     def close(self) -> None:
         """Hold nothing any more."""

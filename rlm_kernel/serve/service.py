@@ -152,7 +152,7 @@ class Service:
                         return await self._said(job, account)
                     return await self._asked(job, job.kernel, settings, account)
                 finally:
-                    await asyncio.shield(self.accounts.keep())
+                    await self.accounts.keep()
                     await self._settle(job)
         finally:
             await self._settle(job)
@@ -351,7 +351,7 @@ async def serving(
                 for task in beside:
                     task.cancel()
                 await asyncio.shield(service.kernels.close())
-                await asyncio.shield(accounts.keep())
+                await accounts.keep()
                 await asyncio.wait(beside)
 
 

@@ -15,6 +15,16 @@ Hear = Callable[[int], None]
 
 
 @dataclass(eq=False)
+class Place:
+    """A request's place on the server. `lent`: none was free, and it is only looked whether the request is
+    the next attempt at a run that is held.
+    """
+
+    key: str
+    lent: bool = False
+
+
+@dataclass(eq=False)
 class _Waiting:
     key: str
     most: int
@@ -35,6 +45,7 @@ class Turns:
         self._most = at_once + waiting
         self._share = (self._most + 1) // 2 if shared else self._most
         self._inside: Counter[str] = Counter()
+        self._lent: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
         self._line: list[_Waiting] = []
         self._served: dict[str, int] = {}
@@ -49,21 +60,42 @@ class Turns:
         return self._inside.total()
 
     @contextlib.asynccontextmanager
-    async def entered(self, key: str) -> AsyncIterator[None]:
-        """A place for a request, before it is read. Raises Refused."""
-        if self._inside.total() >= self._most or self._inside[key] >= self._share:
-            raise Refused(
-                429,
-                f"The server is busy: {self._inside.total()} requests are there already.",
-                code="rate_limit_exceeded",
-                retry_after=_RETRY,
-            )
-        self._inside[key] += 1
+    async def entered(self, key: str, held: int = 0) -> AsyncIterator[Place]:
+        """A place for a request, before it is read. Raises Refused.
+
+        `held`: runs of the key that wait for another attempt. Where no place is free, a place is lent to the
+        key for each of them.
+        """
+        lent = self._inside.total() >= self._most or self._inside[key] >= self._share
+        if lent and self._lent[key] >= held:
+            raise self.busy()
+        place = Place(key, lent)
+        self._book(place, 1)
         try:
-            yield
+            yield place
         finally:
-            self._inside[key] -= 1
-            self._inside += Counter()
+            self._book(place, -1)
+
+    def keep(self, place: Place) -> None:
+        """A place that was lent is the request's own: the run that it goes on with gives its place back."""
+        self._book(place, -1)
+        place.lent = False
+        self._book(place, 1)
+
+    def busy(self) -> Refused:
+        """What a request is told that has no place."""
+        return Refused(
+            429,
+            f"The server is busy: {self._inside.total()} requests are there already.",
+            code="rate_limit_exceeded",
+            retry_after=_RETRY,
+        )
+
+    def _book(self, place: Place, more: int) -> None:
+        counted = self._lent if place.lent else self._inside
+        counted[place.key] += more
+        if not counted[place.key]:
+            del counted[place.key]
 
     @contextlib.asynccontextmanager
     async def turn(

@@ -6,13 +6,14 @@ Tables are written as Parquet, what is read from a file object or is bytes as it
 from __future__ import annotations
 
 import itertools
+import os
 import re
-import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.errors import RLMError, TraceError, UsageError
 from rlm_kernel.session.contexttables import is_table, tables_by_name, write_parquet
 from rlm_kernel.session.plainvalues import HINT, as_json
 
@@ -25,8 +26,16 @@ JSON, TABLE, TABLES, BYTES, TEXT = (
 )
 """Endings, after the trace's stem. TABLES is a folder."""
 _BLOCK = 1 << 20
+_NAME = 100
+"""Bytes of the name of a media type."""
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,10}(\.(gz|bz2|xz|zst))?$")
 """Of the name of a file object: the kernel reads formats by it."""
+
+
+_STARTS = {b"%PDF-": ".pdf", b"PAR1": ".parquet", b"{\\rtf": ".rtf", b"PK\3\4": ".zip"}
+"""What files begin with whose format the kernel would know by their names alone."""
+_IN_ZIP = {"word/": ".docx", "xl/": ".xlsx", "ppt/": ".pptx", "META-INF/container.xml": ".epub"}
+_OPEN_DOCUMENTS = {b"text": ".odt", b"spreadsheet": ".ods", b"presentation": ".odp"}
 
 
 class Written(NamedTuple):
@@ -43,7 +52,7 @@ def written(context: Any, trace: Path) -> Written:
     are plain values; generators, an item after the other, so that they need not fit into memory; bytes and
     file objects; tables of pandas, polars and Arrow, and dicts of them.
 
-    Raises UsageError for what is none of these, TraceError where it cannot be written.
+    Raises UsageError for what is none of these or cannot be read, TraceError where it cannot be written.
     """
     _refuse_paths(context)
     place = trace.with_suffix(JSON)
@@ -52,9 +61,12 @@ def written(context: Any, trace: Path) -> Written:
         if isinstance(context, bytes | bytearray | memoryview):
             place = trace.with_suffix(BYTES)
             place.write_bytes(context)
+            place = _named_by_content(place)
         elif hasattr(context, "read"):
-            place = trace.with_suffix(_ending(context))
-            _copy(context, place)
+            ending = _ending(context)
+            place = trace.with_suffix(ending or TEXT)
+            if _copy(context, place) and ending is None:
+                place = _named_by_content(place)
         elif is_table(context):
             place = trace.with_suffix(TABLE)
             write_parquet(context, place)
@@ -88,29 +100,76 @@ def _refuse_paths(context: Any) -> None:
         )
 
 
-def _ending(source: Any) -> str:
+def _ending(source: Any) -> str | None:
     """The ending for a file object, by its name if it has one."""
     name = getattr(source, "name", None)
     found = _ENDING.search(name) if isinstance(name, str) else None
-    return f".context{found[0]}" if found else TEXT
+    return f".context{found[0]}" if found else None
 
 
-def _copy(source: Any, place: Path) -> None:
-    """Raises OSError, UsageError."""
+def _copy(source: Any, place: Path) -> bool:
+    """Whether it is bytes, and no text. Raises OSError, UsageError."""
+    with place.open("wb") as file:
+        is_text = isinstance(piece := _read(source), str)
+        while piece:
+            if isinstance(piece, str) is not is_text:
+                raise UsageError("The context cannot be read: it gave text and bytes.", hint=HINT)
+            file.write(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece)
+            piece = _read(source)
+    return not is_text
+
+
+def _read(source: Any) -> str | bytes:
+    """A piece of a file object, which may be anybody's. Raises UsageError."""
     try:
-        first = source.read(_BLOCK)
-        if isinstance(first, str):
-            with place.open("w", encoding="utf-8", errors="surrogatepass", newline="") as texts:
-                texts.write(first)
-                shutil.copyfileobj(source, texts, _BLOCK)
-        elif isinstance(first, bytes):
-            with place.open("wb") as file:
-                file.write(first)
-                shutil.copyfileobj(source, file, _BLOCK)
-        else:
-            raise TypeError(f"it gave a {type(first).__name__}, and neither text nor bytes")
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise UsageError(f"The context cannot be read: {error}.", hint=HINT) from error
+        piece = source.read(_BLOCK)
+    except Exception as error:
+        raise _unreadable(error, "The context cannot be read") from error
+    if not isinstance(piece, str | bytes):
+        given = type(piece).__name__
+        raise UsageError(
+            f"The context cannot be read: it gave a {given}, and neither text nor bytes.", hint=HINT
+        )
+    return piece
+
+
+def _unreadable(error: Exception, what: str) -> RLMError:
+    """The error for one of the program that gave the context. One of ours is itself."""
+    if isinstance(error, RLMError):
+        return error
+    said = f": {error}".rstrip(". ") if str(error) else ""
+    return UsageError(
+        f"{what}: {type(error).__name__}{said}.", hint="It is an error of the program that gave the context."
+    )
+
+
+def _named_by_content(place: Path) -> Path:
+    """The file under an ending by which the kernel reads it, where its beginning tells one."""
+    with place.open("rb") as file:
+        head = file.read(8)
+        ending = next((ending for start, ending in _STARTS.items() if head.startswith(start)), None)
+        if ending == ".zip":
+            ending = _zip_ending(file)
+    if ending is None:
+        return place
+    named = place.with_suffix(ending)
+    os.replace(place, named)
+    return named
+
+
+def _zip_ending(file: IO[bytes]) -> str:
+    """The ending of a zip that may be a document."""
+    try:
+        with zipfile.ZipFile(file) as packed:
+            names = packed.namelist()
+            if names[:1] == ["mimetype"] and packed.getinfo("mimetype").file_size < _NAME:
+                kind = packed.read("mimetype").rpartition(b".opendocument.")[2]
+                if kind in _OPEN_DOCUMENTS:
+                    return _OPEN_DOCUMENTS[kind]
+    except Exception:  # a damaged one: the kernel tells what is wrong with it
+        return ".zip"
+    found = (ending for part, ending in _IN_ZIP.items() if any(name.startswith(part) for name in names))
+    return next(found, ".zip")
 
 
 def _folder(tables: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
@@ -141,9 +200,16 @@ def _as_json(context: Any, place: Path) -> None:
 
 
 def _items(items: Iterator[Any], file: IO[str]) -> None:
-    """A list, an item after the other. What the iterator itself raises is its own."""
+    """A list, an item after the other. Raises UsageError for what the iterator itself raises."""
+    end = object()
     file.write("[")
-    for number, item in enumerate(items):
+    for number in itertools.count():
+        try:
+            item = next(items, end)
+        except Exception as error:
+            raise _unreadable(error, f"Item {number} of the context could not be made") from error
+        if item is end:
+            break
         file.write(f"{',' if number else ''}{as_json(item)}")
     file.write("]")
 

@@ -44,12 +44,16 @@ async def answer_first(work: Callable[[Give], Awaitable[Result]], answered: Give
         return await work(give)
 
     task = asyncio.create_task(run())
+    cancelled: asyncio.CancelledError | None = None
     while not (task.done() or given.done()):
         try:
             await asyncio.wait({task, given}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             task.cancel()
+            cancelled = cancelled or error
     if not given.done():
+        if cancelled is not None and task.cancelled():
+            raise cancelled  # the very one, as anyio knows those of its own by what they say
         return task.result()
     await _closed(task, say)
     return given.result()

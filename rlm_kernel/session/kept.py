@@ -117,15 +117,15 @@ class Kept:
         """
         if self._closing is None:
             self._closing = self.loop.create_task(self._close())
-        cancelled = False
+        cancelled: asyncio.CancelledError | None = None
         while not self._closing.done():
             try:
                 await asyncio.wait({self._closing})
-            except asyncio.CancelledError:
-                cancelled = True
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
         self._closing.result()
-        if cancelled:
-            raise asyncio.CancelledError
+        if cancelled is not None:
+            raise cancelled
 
     async def _close(self) -> None:
         while asking := list(self._asking):

@@ -13,6 +13,7 @@ from rlm_kernel.errors import UsageError
 from rlm_kernel.session import contexttables
 
 HINT = "Give a text, bytes, a Path or several, a table, a file object, or what JSON can hold."
+NO_CONTEXT = "The context cannot be handed to the kernel: "
 _MISSING = ("NaTType", "NAType")
 """What pandas has for a value that is missing."""
 _TEXTS = ("Period", "Interval")
@@ -167,4 +168,4 @@ def _text(value: bytes) -> str:
 
 
 def _refused(why: str) -> UsageError:
-    return UsageError(f"The context cannot be handed to the kernel: {why}.", hint=HINT)
+    return UsageError(f"{NO_CONTEXT}{why}.", hint=HINT)

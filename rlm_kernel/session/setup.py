@@ -94,15 +94,21 @@ async def at_once(start: Callable[[asyncio.TaskGroup], _T]) -> _T:
 
     # A task of its own: Python 3.11 leaves the one that waits for a group that failed counted as cancelled.
     task = asyncio.create_task(run())
-    caller = asyncio.current_task()
-    assert caller is not None
-    cancelled = caller.cancelling()
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            task.cancel()
+            cancelled = cancelled or error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # the cancellation comes before it
+        raise cancelled
     try:
-        return await task
+        return task.result()
     except BaseExceptionGroup as failures:
         failure = _first(failures)
-    if caller.cancelling() > cancelled:
-        raise asyncio.CancelledError
     raise failure  # here, where no exception is handled: it keeps its own cause
 
 

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import builtins
 import contextlib
+import itertools
 import json
 import keyword
 import os
@@ -22,6 +23,7 @@ from rlm_kernel.errors import RLMError, ToolError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.secrets import known_secrets, redact
 from rlm_kernel.session.environment import Host
+from rlm_kernel.session.plainvalues import NO_CONTEXT
 from rlm_kernel.session.toolfiles import ToolFiles
 from rlm_kernel.tools.tool import AllowCall, Tool, ToolResult, ToolSource
 
@@ -46,6 +48,8 @@ _STEPS = 1_000_000
 _NONE = "tools([])"
 _ERROR = 2_000
 """Characters of what a function said of its failure."""
+_IN_GROUP = 5
+"""Failures of a group that are told."""
 _RESERVED = frozenset((*HELPERS, *dir(builtins), *keyword.kwlist, *keyword.softkwlist))
 
 
@@ -208,7 +212,8 @@ class Toolbox:
         try:
             value, files = await self._files.of(name, result, self._size)
         except RLMError as error:
-            raise ToolError(f"The result of {name} cannot be taken: {error.message}") from error
+            why = error.message.removeprefix(NO_CONTEXT)
+            raise ToolError(f"The result of {name} cannot be taken: {why}") from error
         except Exception as error:  # the methods of a value are the tool's own
             raise ToolError(f"The result of {name} cannot be taken: {_worded(error)}") from error
         return {"value": value, "files": [str(path) for path in files]}
@@ -352,12 +357,27 @@ class _Permission:
 
 def _worded(error: BaseException) -> str:
     """Type and message of a failure, without secrets, and nothing of where it happened."""
+    told = _said(error)
+    if isinstance(error, BaseExceptionGroup):  # of those in a TaskGroup it says only how many there are
+        told += f": {'; '.join(map(_said, itertools.islice(_single(error), _IN_GROUP)))}"
+    return _cut(redact(told, known_secrets(os.environ)))  # libraries name addresses with their keys
+
+
+def _said(error: BaseException) -> str:
     try:
         message = str(error)
     except Exception:
         message = ""
-    told = f"{type(error).__name__}: {message}".removesuffix(": ")
-    return _cut(redact(told, known_secrets(os.environ)))  # libraries name addresses with their keys
+    return f"{type(error).__name__}: {message}".removesuffix(": ")
+
+
+def _single(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions in a group that are no groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _single(error)
+        else:
+            yield error
 
 
 def _cut(text: str) -> str:

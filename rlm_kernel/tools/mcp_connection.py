@@ -204,7 +204,8 @@ class Connection:
         return self._told(f"{why}{self._last_words()}")
 
     def _last_words(self) -> str:
-        lines = [line.strip() for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()]
+        said = map(str.strip, self._said.decode("utf-8", "replace").splitlines())
+        lines = [line for line in said if any(map(str.isalnum, line))]  # and no borders of boxes
         return f". It last wrote: {' / '.join(lines[-3:])[-300:]}" if lines else ""
 
     def _not_started(self, error: BaseException | None) -> RLMError:

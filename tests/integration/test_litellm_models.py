@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -643,6 +644,40 @@ async def test_a_time_out_and_nobody_at_the_address_are_told_apart(
         ("time-out", 1, 5),
         ("connection refused", 1, 2),
     ]
+
+
+async def test_a_request_that_no_connection_came_about_for_has_used_nothing(
+    make: Make, waits: list[float]
+) -> None:
+    sent: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it answers no greeting of TLS
+        port = silent.getsockname()[1]
+        models = make(
+            sub_llm__api_base=f"https://127.0.0.1:{port}",
+            sub_llm__timeout=0.2,
+            sub_llm__retries=0,
+        )
+        watch = Watch(sent=lambda: sent.append("sent"))
+        problem = await failing(models.complete(HELLO, role="sub", watch=watch))
+    assert (problem.fault, problem.spent, sent) == ("timeout", None, [])
+    assert "no connection in time" in str(problem)
+
+
+async def test_what_attempts_have_used_that_timed_out_is_told_before_the_next(
+    make: Make, openai_env: ModelServer, waits: list[float]
+) -> None:
+    told: list[str | int] = []
+    openai_env.fail("hang", times=2)
+    reply = await make(sub_llm__timeout=0.8).complete(
+        HELLO,
+        role="sub",
+        watch=Watch(
+            sent=lambda: told.append("sent"), attempted=lambda usage, _cost: told.append(usage.total)
+        ),
+    )
+    once = 22  # the prompt, by its characters
+    assert told == ["sent", once, "sent", 2 * once, "sent", reply.usage.total]
+    assert reply.usage.total > 2 * once
 
 
 async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(

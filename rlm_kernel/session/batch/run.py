@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import math
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -108,7 +109,10 @@ class Tally:
         self.again = self.changed = 0
         """Questions that were asked once more, and because they have changed."""
         self.paid = Paid()
-        """By this run, as `calls`."""
+        """By this run, as `calls`, without what calls may have used that were given up: that is `lost`, which
+        counts against limits and is not shown.
+        """
+        self.lost = Paid()
         self.calls = 0
         self.all_read = False
         """Whether there are no more questions."""
@@ -148,6 +152,7 @@ class Tally:
     def pay(self, totals: Totals) -> None:
         """A question has used so much, whether it is done or was stopped."""
         self.paid += Paid(totals.known_cost, totals.usage.total, totals.unpriced)
+        self.lost += Paid(totals.lost_cost, math.ceil(totals.lost_tokens))
         self.calls += totals.turns + totals.calls
 
 
@@ -310,7 +315,8 @@ class Batch:
             self._results.begun.ended(entry)
 
     def _used_up(self) -> BudgetExceeded | None:
-        paid = self.tally.paid if self._results is None else self._results.paid
+        now = self.tally
+        paid = now.paid + now.lost if self._results is None else self._results.paid
         what = self._how.budget.used_up(paid)
         return _over(what) if what else None
 
@@ -337,19 +343,19 @@ def _over(what: str) -> BudgetExceeded:
 
 async def _stopped(running: set[asyncio.Task[Any]]) -> None:
     """Cancel the tasks, and wait for their end; cancelled again, they hurry."""
-    cancelled = False
+    cancelled: asyncio.CancelledError | None = None
     while left := [task for task in running if not task.done()]:
         for task in left:
             task.cancel()
         try:
             await asyncio.wait(left)
-        except asyncio.CancelledError:
-            cancelled = True
+        except asyncio.CancelledError as error:
+            cancelled = cancelled or error
     for task in running:
         if not task.cancelled():
             task.exception()  # nobody waits for it any more
-    if cancelled:
-        raise asyncio.CancelledError
+    if cancelled is not None:
+        raise cancelled
 
 
 def _in_daemon(entries: Iterator[Any]) -> asyncio.Future[Any]:

@@ -480,3 +480,51 @@ async def test_the_account_without_children_at_work_has_those_that_have_ended() 
     child.end()
     assert replace(top.closed(), seconds=0) == replace(top.totals(), seconds=0)
     assert (top.totals().calls, top.totals().child_turns, top.totals().children) == (5, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("under_way", "cost", "tokens"),
+    [(True, 0.25 + 0.01, 50 + 1_000), (False, 0.25, 50)],
+)
+async def test_a_call_that_is_given_up_after_attempts_that_failed_counts_what_these_have_used_too(
+    under_way: bool, cost: float, tokens: int
+) -> None:
+    purse = LocalPurse()
+    ledger = Ledger(Limits(), purse=purse)
+
+    async def given_up() -> None:
+        async with ledger.call("root", 4_000, prices=(10.0, 40.0)) as made:
+            made.sent()
+            made.attempted(Usage(50, 0), 0.25)
+            if under_way:
+                made.sent()
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await given_up()
+    totals = ledger.totals()
+    assert (totals.lost_cost, totals.lost_tokens) == (pytest.approx(cost), tokens)
+    assert (purse.spent.cost, purse.spent.tokens) == (pytest.approx(cost), tokens)
+    assert totals.usage.total == 0, "the account has what is known"
+
+
+async def test_a_call_whose_attempts_were_refused_has_used_nothing_when_it_is_given_up_between_them() -> None:
+    ledger = Ledger(Limits())
+
+    async def given_up() -> None:
+        async with ledger.call("root", 4_000, prices=(10.0, 40.0)) as made:
+            made.sent()
+            made.attempted(Usage(), 0.0)
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await given_up()
+    assert (ledger.totals().lost_cost, ledger.totals().lost_tokens) == (0, 0)
+
+
+async def test_what_attempts_have_used_counts_once_where_the_last_has_a_reply() -> None:
+    ledger = Ledger(Limits())
+    async with ledger.call("root", 10) as made:
+        made.attempted(Usage(50, 0), 0.25)
+        made.settle(reply(90, 10, cost=0.5))
+    assert (ledger.totals().cost, ledger.totals().usage.total, ledger.totals().lost_tokens) == (0.5, 100, 0)

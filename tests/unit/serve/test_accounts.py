@@ -22,6 +22,7 @@ from rlm_kernel.serve import accounts
 from rlm_kernel.serve.accounts import Account, Accounts, Used, alone
 from rlm_kernel.serve.keys import Key
 from rlm_kernel.serve.refusals import Refused
+from tests.support.sandbox import until
 
 
 @pytest.fixture
@@ -217,6 +218,7 @@ async def test_what_cannot_be_written_down_is_told_and_is_written_the_next_time(
     keys, key, said = tmp_path / "keys.json", Key(name="ann", cost=2.0), list[str]()
     all_of_them = Accounts(keys, said.append)
     await spend(all_of_them.of(key), 0.5)
+    (tmp_path / "keys.json.used").unlink()
     (tmp_path / "keys.json.used").mkdir()
     await all_of_them.keep()
     assert "keys.json.used" in said[0]
@@ -263,3 +265,47 @@ async def test_a_read_only_folder_of_keys_is_told_once_and_harms_no_question(
     assert len(told) == 1
     await known.keep()
     assert Accounts(tmp_path / "keys.json").of(Key(name="ann")).used.cost == 0.5
+
+
+async def test_what_a_call_may_use_is_on_the_disk_before_it_is_made_and_what_it_used_after(
+    tmp_path: Path,
+) -> None:
+    keys, key = tmp_path / "keys.json", Key(name="ann", cost=1.0)
+    known = Accounts(keys)
+    await spend(known.of(key), 0.4, 100)
+
+    def after_a_kill() -> Used:
+        return Accounts(keys).of(key).used
+
+    async with Ledger(Limits(), purse=known.of(key)).call("root", 100) as call:
+        assert (after_a_kill().cost, after_a_kill().tokens) == (0.8, 200)
+        assert known.of(key).used.cost == 0.4
+        call.sent()
+        call.settle(Completion("a reply", "a/model", Usage(10, 0), cost=0.1))
+    await known.keep()
+    assert (after_a_kill().cost, after_a_kill().tokens) == (0.5, 110)
+
+
+async def test_calls_that_begin_at_one_time_are_written_down_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, write, times = tmp_path / "keys.json", accounts.write_whole, list[object]()
+
+    def count(path: Path, content: object) -> None:
+        times.append(content)
+        write(path, content)
+
+    monkeypatch.setattr(accounts, "write_whole", count)
+    account, begun, go_on = Accounts(keys).of(Key(name="ann")), list[int](), asyncio.Event()
+
+    async def one(number: int) -> None:
+        async with Ledger(Limits(), purse=account).call("root", 4_000, prices=(10.0, 0.0)):
+            begun.append(number)
+            await go_on.wait()
+
+    calls = [asyncio.create_task(one(number)) for number in range(50)]
+    await until(lambda: len(begun) == 50)
+    assert len(times) <= 2
+    assert Accounts(keys).of(Key(name="ann")).used.cost == pytest.approx(50 * 0.01)
+    go_on.set()
+    await asyncio.gather(*calls)

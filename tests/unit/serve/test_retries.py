@@ -144,6 +144,28 @@ async def test_a_run_that_used_the_last_of_its_key_is_given_to_its_next_attempt(
     assert await waiting
 
 
+async def test_a_full_server_gives_a_run_to_its_next_attempt_and_refuses_all_others() -> None:
+    settings = load_settings(None, {"serve.waiting": 0})
+    service = Service(settings, SimpleNamespace(models=None), Keys(), Accounts(), 1)  # type: ignore[arg-type]
+    key, body = service.keys.find(None), b'{"model": "rlm", "messages": [{"role": "user", "content": "Hi?"}]}'
+    transport = httpx.ASGITransport(app_of(service))
+    async with (
+        service.turns.entered(key.name),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
+        began = attempt(key.name, body, idempotency_key="1")
+        waiting = asyncio.create_task(service.retries.hold(began, Exchange()))
+        await asyncio.sleep(0)
+
+        async def post(name: str) -> int:
+            headers = {"content-type": "application/json", "idempotency-key": name}
+            return (await http.post("/v1/chat/completions", content=body, headers=headers)).status_code
+
+        assert [await post("2"), await post("1"), await post("1")] == [429, 200, 429]
+        assert service.turns.inside == 1
+    assert await waiting
+
+
 async def test_a_page_of_an_origin_that_may_ask_may_send_what_the_library_sends() -> None:
     class Service:
         settings = load_settings(None, {"serve.origins": ["https://chat.example.org"]})

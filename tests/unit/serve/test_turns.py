@@ -81,3 +81,23 @@ async def test_no_client_has_more_than_half_of_the_places() -> None:
         async with turns.entered("b"):
             assert turns.inside == 3
     assert turns.inside == 0
+
+
+async def test_a_full_server_lends_a_place_for_each_run_that_waits_for_another_attempt_and_to_its_key_alone() -> (
+    None
+):
+    turns = Turns(1, 3, shared=True)
+    async with turns.entered("a"), turns.entered("a"), turns.entered("b"), turns.entered("b"):
+        async with turns.entered("a", held=1) as place:
+            assert place.lent
+            for key, held in (("a", 1), ("b", 0)):
+                with pytest.raises(Refused):
+                    async with turns.entered(key, held=held):
+                        pass
+            assert turns.inside == 4
+        async with turns.entered("a", held=1) as place:
+            turns.keep(place)
+            assert turns.inside == 5, "until the run's first attempt has left"
+    assert turns.inside == 0
+    async with turns.entered("a", held=1) as place:
+        assert not place.lent

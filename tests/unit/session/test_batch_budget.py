@@ -88,6 +88,18 @@ def test_calls_that_were_given_up_count_in_the_budget_of_the_next_run(tmp_path: 
         asyncio.run(run(Stub(), ["a", "b"], tmp_path / "r.jsonl", How(Budget(cost=1.0))))
 
 
+def test_calls_that_were_given_up_count_in_a_budget_without_a_file_of_results() -> None:
+    async def answer(item: Item) -> Done:
+        done = answered(item)
+        assert done.result is not None
+        return replace(done, result=replace(done.result, totals=Totals(lost_cost=0.5, lost_tokens=10)))
+
+    engine = Stub(answer, places=1)
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(run(engine, (f"q{n}" for n in range(100)), None, How(Budget(cost=1.0))))
+    assert len(engine.begun) <= 2 + AHEAD + 1
+
+
 def test_a_budget_that_all_questions_have_used_up_is_no_error(tmp_path: Path) -> None:
     async def answer(item: Item) -> Done:
         return answered(item, cost=0.5)

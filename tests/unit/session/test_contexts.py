@@ -13,6 +13,8 @@ import itertools
 import json
 import math
 import uuid
+import zipfile
+import zlib
 from collections import Counter, UserDict, deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path, PurePosixPath
@@ -118,13 +120,72 @@ def test_a_generator_is_written_an_item_after_the_other(tmp_path: Path) -> None:
     assert kept(map(Point, [1], [2.0]), tmp_path) == [{"x": 1, "y": 2.0}]
 
 
-def test_what_a_generator_raises_is_its_own(tmp_path: Path) -> None:
+def test_what_a_generator_raises_is_told_as_an_error_of_who_gave_it(tmp_path: Path) -> None:
     def broken() -> Iterator[str]:
         yield "a"
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(
+        UsageError, match=r"Item 1 of the context could not be made: KeyError: 'mine'\.\n"
+    ) as raised:
         gather(broken(), tmp_path / "t.ipynb")
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no gzip"), EOFError("cut off"), zlib.error("damaged"), ValueError("closed.")]
+)
+def test_what_reading_a_file_object_raises_is_told_as_an_error_of_who_gave_it(
+    error: Exception, tmp_path: Path
+) -> None:
+    class Broken:
+        def read(self, _size: int) -> bytes:
+            raise error
+
+    with pytest.raises(UsageError, match=rf"cannot be read: {type(error).__name__}: [a-z ]+\.\n"):
+        gather(Broken(), tmp_path / "t.ipynb")
+
+
+def zipped(**files: str) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as packed:
+        for name, text in files.items():
+            packed.writestr(name.replace("__", "/"), text)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "ending"),
+    [
+        (zipped(a="1"), ".zip"),
+        (zipped(word__document="<w>"), ".docx"),
+        (zipped(xl__workbook="<w>"), ".xlsx"),
+        (zipped(ppt__slides="<w>"), ".pptx"),
+        (zipped(mimetype="application/vnd.oasis.opendocument.spreadsheet"), ".ods"),
+        (b"PK\3\4 cut off", ".zip"),
+        (b"%PDF-1.7", ".pdf"),
+        (b"PAR1....PAR1", ".parquet"),
+        (b"{\\rtf1", ".rtf"),
+        (b"a text", None),
+        (b"", None),
+    ],
+)
+def test_a_file_without_a_name_has_the_ending_that_its_content_tells(
+    content: bytes, ending: str | None, tmp_path: Path
+) -> None:
+    for context, usual in ((content, ".bin"), (io.BytesIO(content), ".txt")):
+        inputs = gather(context, tmp_path / "t.ipynb")
+        assert inputs.paths == (tmp_path / f"t.context{ending or usual}",)
+        assert inputs.paths[0].read_bytes() == content
+
+
+def test_a_text_that_begins_as_a_packed_file_and_a_file_with_a_name_of_its_own_keep_their_endings(
+    tmp_path: Path,
+) -> None:
+    named = io.BytesIO(b"%PDF-")
+    named.name = "notes.txt"
+    for context in (io.StringIO("%PDF-"), named):
+        assert gather(context, tmp_path / "t.ipynb").paths == (tmp_path / "t.context.txt",)
 
 
 @pytest.mark.parametrize("context", [b"\x00\xff", bytearray(b"ab"), memoryview(b"xyz")])
@@ -318,12 +379,12 @@ async def test_an_async_generator_is_written_as_its_items_come(tmp_path: Path) -
     assert loops == {loop}
 
 
-async def test_what_an_async_generator_raises_is_its_own(tmp_path: Path) -> None:
+async def test_what_an_async_generator_raises_is_told_as_an_error_of_who_gave_it(tmp_path: Path) -> None:
     async def broken() -> AsyncIterator[str]:
         yield "a"
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(UsageError, match="KeyError: 'mine'"):
         await in_thread(gather, broken(), tmp_path / "t.ipynb")
 
 

@@ -185,6 +185,23 @@ async def test_an_error_tells_type_and_message_and_nothing_of_the_host(tmp_path:
         await call(box, "fails", how="exit")
 
 
+async def test_of_a_group_of_errors_those_in_it_are_told(tmp_path: Path) -> None:
+    async def fails() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(find("Ulm"))
+
+    async def find(city: str) -> None:
+        raise KeyError(city)
+
+    with pytest.raises(ToolError, match=r"^ExceptionGroup: .*1 sub-exception.*: KeyError: 'Ulm'$"):
+        await call(made(tmp_path, fails), "fails")
+
+
+async def test_a_result_that_cannot_be_taken_is_told_as_a_result(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"^The result of gives cannot be taken: JSON has nothing"):
+        await call(made(tmp_path, gives(object())), "gives")
+
+
 async def test_a_call_ends_when_its_time_is_over(tmp_path: Path) -> None:
     async def waits() -> None:
         await asyncio.Event().wait()

@@ -111,10 +111,12 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
     items = value.values() if isinstance(value, dict) else value
     for label, item in zip(texts, items, strict=True):
         kinds.setdefault(kind_of(label) if from_files else type(item).__name__, []).append(label)
-    often = sorted(kinds, key=lambda kind: -len(kinds[kind]))  # as often: as they come
+    # A workbook is one, however many sheets it has.
+    sizes = {kind: len({file_of(one) for one in kinds[kind]} if from_files else kinds[kind]) for kind in kinds}
+    often = sorted(kinds, key=lambda kind: -sizes[kind])  # as often: as they come
     shown = often if len(often) <= _KINDS + 1 else often[:_KINDS]
-    counts = [[kind, len(kinds[kind])] for kind in shown]
-    if others := sum(len(kinds[kind]) for kind in often[len(shown) :]):
+    counts = [[kind, sizes[kind]] for kind in shown]
+    if others := sum(sizes[kind] for kind in often[len(shown) :]):
         counts.append(["others", others])
     readable = {
         kind: [label for label in kinds[kind] if not isinstance(texts[label], Picture)] for kind in often
@@ -127,12 +129,17 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
     }
 
 
+def file_of(name: str) -> str:
+    """The name of the file that a text is of: of a sheet the workbook's, of an attachment the mail's."""
+    path = PurePosixPath(name)
+    return str(next((above for above in path.parents if is_format(above.name)), path))
+
+
 def kind_of(name: str) -> str:
     """The ending of a file's name, in lower case and without the number of a log that was rotated; "" if it
     has none. A part of a file, such as a sheet of a workbook, is of the file's kind.
     """
-    parts = PurePosixPath(_NUMBER.sub("", name.casefold()))
-    path = next((above for above in parts.parents if is_format(above.name)), parts)
+    path = PurePosixPath(_NUMBER.sub("", file_of(name).casefold()))
     ending = path.suffix
     if ending in _PACKED and _ENDING.fullmatch(before := PurePosixPath(_NUMBER.sub("", path.stem)).suffix):
         ending = before + ending
@@ -169,10 +176,10 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
         if cost > left:
             continue
         left -= cost
+        waiting.append(labels)
         told = forms.form(text, label, several=True)
         if not told:
-            continue  # nor have the others of its kind one
-        waiting.append(labels)
+            continue
         what = re.split(r"; (?:rows|data|for row)\b", told, maxsplit=1)[0]
         if what not in seen:
             seen.add(what)

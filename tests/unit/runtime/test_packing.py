@@ -220,6 +220,20 @@ def test_the_first_look_tells_kinds_beginnings_and_forms(loading: Any, tmp_path:
     assert "rows = records('sales.csv'); rows[0] is {'day': 1" in form
 
 
+def test_the_first_look_counts_files_and_not_their_tables_and_finds_a_form_behind_an_empty_one(
+    loading: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "a.xlsx").write_bytes(
+        workbook({"Empty": sheet_rows([["x"]]), "Sales": sheet_rows([["day", "item"], [1, "tea"], [2, "rye"]])})
+    )
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "b.csv").write_text("day,price\n1,20\n2,30\n3,40\n")
+    loading(tmp_path)
+    told = files.describe()
+    assert told["kinds"] == [[".csv", 2], [".xlsx", 1]]
+    assert [name for name, _ in told["forms"]] == ["b.csv", "a.xlsx/Sales"]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -112,7 +112,9 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
     for label, item in zip(texts, items, strict=True):
         kinds.setdefault(kind_of(label) if from_files else type(item).__name__, []).append(label)
     # A workbook is one, however many sheets it has.
-    sizes = {kind: len({file_of(one) for one in kinds[kind]} if from_files else kinds[kind]) for kind in kinds}
+    sizes = {
+        kind: len({file_of(one) for one in kinds[kind]} if from_files else kinds[kind]) for kind in kinds
+    }
     often = sorted(kinds, key=lambda kind: -sizes[kind])  # as often: as they come
     shown = often if len(often) <= _KINDS + 1 else often[:_KINDS]
     counts = [[kind, sizes[kind]] for kind in shown]
@@ -188,7 +190,7 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
 
 
 def whole(value: Any, limit: int, *, from_files: bool) -> list[list[str]] | None:
-    """The texts of an input, by their names, if they come to no more than `limit` bytes of UTF-8 and are few
+    """The texts of an input, by their names, if they come to no more than `limit` characters and are few
     enough to be told to the host; else None. Pictures are passed over.
     """
     texts = value if isinstance(value, dict) and (from_files or _all_texts(value)) else {"context": value}

@@ -23,7 +23,7 @@ class Booked(Protocol):
 
     def failed(self, asked: Asked) -> None: ...
 
-    def lost(self, asked: Asked, heard: int) -> tuple[float, float]: ...
+    def lost(self, asked: Asked, heard: float) -> tuple[float, float]: ...
 
 
 class Call:
@@ -42,8 +42,8 @@ class Call:
         self._payment: Payment | None = None
         self._open = False
         """It was sent, and what it used is not known."""
-        self._heard = 0
-        """Characters of its reply that have come."""
+        self._heard = 0.0
+        """Tokens of its reply that have come, about."""
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -54,9 +54,9 @@ class Call:
     def sent(self) -> None:
         self._open = True
 
-    def heard(self, chars: int) -> None:
-        """So many characters more of its reply have come."""
-        self._heard += chars
+    def heard(self, tokens: float) -> None:
+        """About so many tokens more of its reply have come."""
+        self._heard += tokens
 
     def settle(self, reply: Completion) -> None:
         self._open = False

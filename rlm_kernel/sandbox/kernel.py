@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from rlm_contract import DESCRIPTION, LOADED, STANDING, STANDS, VARIABLES, WHOLE
+from rlm_contract.tokens import MOST_CHARS
 
 from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo, Evidence
@@ -209,7 +210,8 @@ class DockerKernel:
     async def describe(self, whole: int = 0) -> ContextInfo:
         """What `context` is, by the kernel's own word. `whole`: as of the protocol."""
         assert self._runner is not None
-        asked = {"about": DESCRIPTION} | ({"whole": WHOLE.format(limit=whole)} if whole > 0 else {})
+        most = whole * MOST_CHARS
+        asked = {"about": DESCRIPTION} | ({"whole": WHOLE.format(limit=most)} if whole > 0 else {})
         told = await self._runner.evaluate_all(asked)
         found = kernel_says.Described.of(told.get("about"))
         if found is None:
@@ -217,7 +219,7 @@ class DockerKernel:
                 "The kernel started, but its runtime does not work.", hint="`rlm image build --force`"
             )
         info = found.info()
-        if not 0 < info.total_chars <= whole or info.about:
+        if not 0 < info.total_chars <= most or info.about:
             return info
         return replace(info, whole=kernel_says.whole(told.get("whole"), whole))
 

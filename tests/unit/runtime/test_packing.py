@@ -224,7 +224,9 @@ def test_the_first_look_counts_files_and_not_their_tables_and_finds_a_form_behin
     loading: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "a.xlsx").write_bytes(
-        workbook({"Empty": sheet_rows([["x"]]), "Sales": sheet_rows([["day", "item"], [1, "tea"], [2, "rye"]])})
+        workbook(
+            {"Empty": sheet_rows([["x"]]), "Sales": sheet_rows([["day", "item"], [1, "tea"], [2, "rye"]])}
+        )
     )
     (tmp_path / "a.csv").write_text("")
     (tmp_path / "b.csv").write_text("day,price\n1,20\n2,30\n3,40\n")

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rlm_contract import MAX_WHOLE_TEXTS, MAX_WHOLE_TOLD
+from rlm_contract.tokens import MOST_CHARS, tokens
 
 from rlm_runtime import forms
 from rlm_runtime.kinds import is_format
@@ -190,22 +191,23 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
 
 
 def whole(value: Any, limit: int, *, from_files: bool) -> list[list[str]] | None:
-    """The texts of an input, by their names, if they come to no more than `limit` characters and are few
+    """The texts of an input, by their names, if they come to no more than `limit` tokens and are few
     enough to be told to the host; else None. Pictures are passed over.
     """
     texts = value if isinstance(value, dict) and (from_files or _all_texts(value)) else {"context": value}
     if len(texts) > MAX_WHOLE_TEXTS:
         return None
     found: list[list[str]] = []
+    left = float(limit)
     for name, item in texts.items():
         if isinstance(item, Picture):
             continue
         text = as_text(item)
-        limit -= len(text) if isinstance(text, str) else limit + 1
-        if limit < 0:
+        if not isinstance(text, str) or len(text) > left * MOST_CHARS:
             return None
+        left -= tokens(text)
         found.append([str(name), str(text)])
-    return found if found and len(repr(found)) <= MAX_WHOLE_TOLD else None
+    return found if found and left >= 0 and len(repr(found)) <= MAX_WHOLE_TOLD else None
 
 
 def _all_texts(value: Mapping[Any, Any]) -> bool:

@@ -210,8 +210,7 @@ class DockerKernel:
     async def describe(self, whole: int = 0) -> ContextInfo:
         """What `context` is, by the kernel's own word. `whole`: as of the protocol."""
         assert self._runner is not None
-        most = whole * MOST_CHARS
-        asked = {"about": DESCRIPTION} | ({"whole": WHOLE.format(limit=most)} if whole > 0 else {})
+        asked = {"about": DESCRIPTION} | ({"whole": WHOLE.format(limit=whole)} if whole > 0 else {})
         told = await self._runner.evaluate_all(asked)
         found = kernel_says.Described.of(told.get("about"))
         if found is None:
@@ -219,7 +218,7 @@ class DockerKernel:
                 "The kernel started, but its runtime does not work.", hint="`rlm image build --force`"
             )
         info = found.info()
-        if not 0 < info.total_chars <= most or info.about:
+        if not 0 < info.total_chars <= whole * MOST_CHARS or info.about:
             return info
         return replace(info, whole=kernel_says.whole(told.get("whole"), whole))
 

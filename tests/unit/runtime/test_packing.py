@@ -264,8 +264,8 @@ def test_objects_are_searched_as_they_are_written(value: Any, monkeypatch: pytes
 
 def test_what_is_shown_whole_has_no_more_than_was_asked_for() -> None:
     texts = {"a.txt": "x" * 50, "b.txt": "y" * 50}
-    assert look.whole(texts, 100, from_files=True) == [["a.txt", "x" * 50], ["b.txt", "y" * 50]]
-    assert look.whole(texts, 99, from_files=True) is None
+    assert look.whole(texts, 26, from_files=True) == [["a.txt", "x" * 50], ["b.txt", "y" * 50]]
+    assert look.whole(texts, 25, from_files=True) is None
     assert look.whole([1, "é"], 100, from_files=False) == [["context", '[1, "é"]']]
     assert look.whole({str(number): "" for number in range(501)}, 100, from_files=True) is None
     assert look.whole("\0" * 60_000, 96_000, from_files=False) is None

@@ -2,8 +2,8 @@
 them.
 
 `rlm_kernel` and `rlm_runtime` both import this package; it imports nothing but Python's own. `frames` is how
-bytes cross, `glance` how both tell what a path looks like. The types say what each side sends. Whoever
-receives checks it all the same: the container is hostile.
+bytes cross, `glance` how both tell what a path looks like, `tokens` how both estimate the tokens of a text.
+The types say what each side sends. Whoever receives checks it all the same: the container is hostile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of all that crosses the stream. Ends that differ in it do not talk."""
 
 # The container.
@@ -187,8 +187,8 @@ class Query(TypedDict):
 
 
 Batch = tuple[Literal["llm_query", "rlm_query"], int, int, str | None]
-"""Of `planned`: calls that code is about to make. Their kind, how many, characters of all prompts together,
-and the model as of the calls.
+"""Of `planned`: calls that code is about to make. Their kind, how many, tokens of all prompts together by
+`tokens`, and the model as of the calls.
 """
 MAX_BATCHES: Final = 32
 """Of one `planned`."""

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from rlm_contract import CALLS, SIZE, Batch, Kind, Reply
+from rlm_contract.tokens import tokens_of_all
 
 from rlm_runtime import line, wire
 
@@ -30,8 +31,8 @@ class _Line:
         self._given_up: list[str] = []
         self._made: list[bytes] = []
         """Requests of this turn of the loop, which are sent together."""
-        self._about: dict[str | None, tuple[int, int]] = {}
-        """By model, how many of them there are, and the characters of their prompts."""
+        self._about: dict[str | None, list[str]] = {}
+        """Their prompts, by model."""
 
     async def call(self, kind: Kind, body: Mapping[str, Any], same: object) -> Any:
         call, request = wire.request(kind, body, same)
@@ -42,9 +43,7 @@ class _Line:
                 asyncio.get_running_loop().call_soon(self._send, writer)
             self._made.append(request)
             if kind == "llm_query":
-                model = body.get("model")
-                calls, chars = self._about.get(model, (0, 0))
-                self._about[model] = calls + 1, chars + len(body.get("prompt") or "")
+                self._about.setdefault(body.get("model"), []).append(body.get("prompt") or "")
             return wire.value_of(await future)
         except OSError as error:
             self._waiting.pop(call, None)
@@ -80,8 +79,11 @@ class _Line:
         """
         made, self._made = self._made, []
         about, self._about = self._about, {}
-        batches: list[Batch] = [("llm_query", calls, chars, model) for model, (calls, chars) in about.items()]
-        planned = sum(calls for calls, _ in about.values())
+        batches: list[Batch] = [
+            ("llm_query", len(prompts), round(tokens_of_all(prompts)), model)
+            for model, prompts in about.items()
+        ]
+        planned = sum(map(len, about.values()))
         wire.plan(planned)
         piece = bytearray(wire.plans(batches) if planned > 1 else b"")
         for request in made:

@@ -156,7 +156,7 @@ def call_many(
 ) -> None:
     """Ask for the results at these places, at once: an item for each; CallFailed for those that failed.
 
-    `about`: characters of all prompts together, as far as they are known before, and the model that is asked:
+    `about`: tokens of all prompts together, as far as they are known before, and the model that is asked:
     from these the host reckons what the batch will cost.
 
     `read` makes a result of what was answered. At most `window` requests are under way (the session's, if not

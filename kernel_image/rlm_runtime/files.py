@@ -504,7 +504,7 @@ def describe() -> dict[str, Any]:
 
 
 def whole(limit: int) -> list[list[str]] | None:
-    """The input itself, for the host, if it has no more bytes than `limit`, as of `look.whole`."""
+    """The input itself, for the host, if it has no more tokens than `limit`, as of `look.whole`."""
     value = active()
     found = look.whole(value, limit, from_files=value is _whole)
     return [[name_of(value) or "context", found[0][1]]] if found and isinstance(value, Text) else found

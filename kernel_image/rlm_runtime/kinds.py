@@ -113,8 +113,8 @@ def _zip_kind(file: IO[bytes]) -> str:
     """What a zip is that may be a document."""
     try:
         names = zipfile.ZipFile(file).namelist()
-    except Exception:  # a damaged one
-        return "a zip"
+    except Exception:
+        return "a zip that is damaged or cut off: copy or download it again"
     kinds = {
         "word/": "a Word file",
         "xl/": "a workbook",

@@ -77,6 +77,8 @@ _MEASURE = re.compile(rf"-?\d+(?:\.\d+)?{_UNIT}")
 _IS_UNIT = re.compile(rf"{_UNIT}|[a-z]{{1,2}}[A-Z][a-z]?")
 _JOINING = _words("""a an the in of for to on at by with after from and or is was are were than about""")
 """What stands before a number and is no name of it."""
+_BEFORE = frozenset(":=#([/$€£¥₹~≈@+")
+"""Marks between a number and the word that names it."""
 _TAKING = _words("took takes take taken has had got")
 """What is one for lack of a better one."""
 _NAMED_UNITS = {"%": "percent", "°C": "celsius", "°F": "fahrenheit"}
@@ -348,7 +350,7 @@ def _word_before(columns: Sequence[Sequence[_Token]], place: int) -> str:
     taking = ""
     for column in reversed(columns[:place]):
         kind, text = column[0]
-        if kind == "space" or text in (":", "=", "#", "(", "[", "/") or text.lower() in _JOINING:
+        if kind == "space" or text in _BEFORE or text.lower() in _JOINING:
             continue
         if kind != "word" or _varies(column):
             break

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from rlm_contract import MAX_WHOLE_TEXTS, MAX_WHOLE_TOLD
+from rlm_contract.tokens import MOST_CHARS, tokens
 
 from rlm_runtime import forms
 from rlm_runtime.kinds import is_format
@@ -111,10 +112,14 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
     items = value.values() if isinstance(value, dict) else value
     for label, item in zip(texts, items, strict=True):
         kinds.setdefault(kind_of(label) if from_files else type(item).__name__, []).append(label)
-    often = sorted(kinds, key=lambda kind: -len(kinds[kind]))  # as often: as they come
+    # A workbook is one, however many sheets it has.
+    sizes = {
+        kind: len({file_of(one) for one in kinds[kind]} if from_files else kinds[kind]) for kind in kinds
+    }
+    often = sorted(kinds, key=lambda kind: -sizes[kind])  # as often: as they come
     shown = often if len(often) <= _KINDS + 1 else often[:_KINDS]
-    counts = [[kind, len(kinds[kind])] for kind in shown]
-    if others := sum(len(kinds[kind]) for kind in often[len(shown) :]):
+    counts = [[kind, sizes[kind]] for kind in shown]
+    if others := sum(sizes[kind] for kind in often[len(shown) :]):
         counts.append(["others", others])
     readable = {
         kind: [label for label in kinds[kind] if not isinstance(texts[label], Picture)] for kind in often
@@ -127,12 +132,17 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
     }
 
 
+def file_of(name: str) -> str:
+    """The name of the file that a text is of: of a sheet the workbook's, of an attachment the mail's."""
+    path = PurePosixPath(name)
+    return str(next((above for above in path.parents if is_format(above.name)), path))
+
+
 def kind_of(name: str) -> str:
     """The ending of a file's name, in lower case and without the number of a log that was rotated; "" if it
     has none. A part of a file, such as a sheet of a workbook, is of the file's kind.
     """
-    parts = PurePosixPath(_NUMBER.sub("", name.casefold()))
-    path = next((above for above in parts.parents if is_format(above.name)), parts)
+    path = PurePosixPath(_NUMBER.sub("", file_of(name).casefold()))
     ending = path.suffix
     if ending in _PACKED and _ENDING.fullmatch(before := PurePosixPath(_NUMBER.sub("", path.stem)).suffix):
         ending = before + ending
@@ -169,10 +179,10 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
         if cost > left:
             continue
         left -= cost
+        waiting.append(labels)
         told = forms.form(text, label, several=True)
         if not told:
-            continue  # nor have the others of its kind one
-        waiting.append(labels)
+            continue
         what = re.split(r"; (?:rows|data|for row)\b", told, maxsplit=1)[0]
         if what not in seen:
             seen.add(what)
@@ -181,22 +191,23 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
 
 
 def whole(value: Any, limit: int, *, from_files: bool) -> list[list[str]] | None:
-    """The texts of an input, by their names, if they come to no more than `limit` bytes of UTF-8 and are few
+    """The texts of an input, by their names, if they come to no more than `limit` tokens and are few
     enough to be told to the host; else None. Pictures are passed over.
     """
     texts = value if isinstance(value, dict) and (from_files or _all_texts(value)) else {"context": value}
     if len(texts) > MAX_WHOLE_TEXTS:
         return None
     found: list[list[str]] = []
+    left = float(limit)
     for name, item in texts.items():
         if isinstance(item, Picture):
             continue
         text = as_text(item)
-        limit -= len(text) if isinstance(text, str) else limit + 1
-        if limit < 0:
+        if not isinstance(text, str) or len(text) > left * MOST_CHARS:
             return None
+        left -= tokens(text)
         found.append([str(name), str(text)])
-    return found if found and len(repr(found)) <= MAX_WHOLE_TOLD else None
+    return found if found and left >= 0 and len(repr(found)) <= MAX_WHOLE_TOLD else None
 
 
 def _all_texts(value: Mapping[Any, Any]) -> bool:

@@ -16,8 +16,9 @@ def tables(path: str, _name: str) -> list[Table]:
     """The one table. Raises Unreadable."""
     with open(path, "rb") as file:
         begins = file.read(4)
-        file.seek(max(0, file.seek(0, 2) - 4))
-        ends = file.read(4)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 8))
+        footer, ends = int.from_bytes(file.read(4), "little"), file.read(4)
     if _ENCRYPTED in (begins, ends):
         raise Unreadable("it is encrypted. Save a copy that is not, and name that.")
     if begins != _MARK:
@@ -26,6 +27,11 @@ def tables(path: str, _name: str) -> list[Table]:
         raise Unreadable(
             "it is cut off: the end, which says where the columns are, is missing. Copy it again, "
             "or write it anew."
+        )
+    if footer > size - 12:
+        raise Unreadable(
+            "it is damaged or cut off: what its end says of the columns is longer than the file. Copy it "
+            "again, or write it anew."
         )
     return [Table("rows", partial(_rows, path))]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rlm_contract import ChildQuery, Query
+from rlm_contract.tokens import tokens_of_all
 
 from rlm_runtime import asyncwire, batches, pictures, predecessor, wire
 from rlm_runtime.handover import Handover
@@ -166,13 +167,13 @@ def llm_query_batched(
 
     with batches.results_of(len(asked)) as results:
         places = range(len(asked))
-        about = sum(map(len, asked)), model
+        about = round(tokens_of_all(asked)), model
         batches.call_many(
             "llm_query", map(item, places), results, places, read=first, deadline=deadline, about=about
         )
         again, items = list(unfit), itertools.starmap(item, unfit.items())
         with contextlib.suppress(wire.BudgetExceeded):  # each of them has it in its place
-            about = sum(len(asked[place]) for place in again), model
+            about = round(tokens_of_all([asked[place] for place in again])), model
             batches.call_many("llm_query", items, results, again, read=second, deadline=deadline, about=about)
         return results
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_contract.tokens import tokens
+
 from rlm_kernel.bench.task import CHARS_PER_TOKEN, Task
 from rlm_kernel.config import Settings
 from rlm_kernel.engine.ledger import Ledger
@@ -93,7 +95,7 @@ async def bare(bench: Bench, task: Task) -> Attempt:
     """The root model on the whole input, in one call. Refused where its window is known not to hold it."""
     prompt = await asyncio.to_thread(task.prompt)
     window = bench.models.card("root").window
-    if window is not None and len(prompt) / CHARS_PER_TOKEN + _REPLY_TOKENS > window:
+    if window is not None and tokens(prompt) + _REPLY_TOKENS > window:
         return Attempt(
             None, 0.0, note=f"refused: the input does not fit the model's window of {window:,} tokens"
         )

@@ -90,6 +90,6 @@ class Admission:
         for limit in left:
             _, cost, tokens = self.flight.of(limit.model)
             held = cost if limit.name == "cost" else tokens
-            if dearest.of(limit.name, asked.chars) > limit.amount - held + ROUNDING:
+            if dearest.of(limit.name, asked.prompt) > limit.amount - held + ROUNDING:
                 return False
         return True

@@ -27,7 +27,7 @@ class Booked(Protocol):
 
     def failed(self, asked: Asked) -> None: ...
 
-    def lost(self, asked: Asked, heard: int | None, before: Lost) -> Lost: ...
+    def lost(self, asked: Asked, heard: float | None, before: Lost) -> Lost: ...
 
 
 class Call:
@@ -46,8 +46,8 @@ class Call:
         self._payment: Payment | None = None
         self._open = False
         """It was sent, and what it used is not known."""
-        self._heard = 0
-        """Characters of its reply that have come."""
+        self._heard = 0.0
+        """Tokens of its reply that have come, about."""
         self._before: Lost = 0.0, 0.0
         """What the attempts at it have used that have ended."""
 
@@ -62,11 +62,11 @@ class Call:
 
     def attempted(self, usage: Usage, cost: float | None) -> None:
         """An attempt at it has ended. All so far have used so much, which the reply tells, too."""
-        self._open, self._heard, self._before = False, 0, (cost or 0.0, usage.total)
+        self._open, self._heard, self._before = False, 0.0, (cost or 0.0, usage.total)
 
-    def heard(self, chars: int) -> None:
-        """So many characters more of its reply have come."""
-        self._heard += chars
+    def heard(self, tokens: float) -> None:
+        """About so many tokens more of its reply have come."""
+        self._heard += tokens
 
     def settle(self, reply: Completion) -> None:
         self._open = False

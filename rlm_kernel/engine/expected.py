@@ -10,18 +10,18 @@ from rlm_kernel.engine.values import Card, Completion
 
 REPLY_TOKENS = 250
 """Tokens of a reply, as long as the model has not given one in this run."""
-CHARS_PER_TOKEN = 4.0
-"""Of a prompt, likewise."""
 CHILD_TURNS = 4
 """Replies of its root model that a child RLM takes, as long as none has answered in this run."""
 
 
 @dataclass
 class _Seen:
-    """Of the calls of one model, but for those from the cache."""
+    """Of the calls of one model, but for those from the cache: `estimated` tokens of the prompts, and what it
+    said.
+    """
 
     calls: int = 0
-    chars: int = 0
+    estimated: float = 0.0
     prompt: int = 0
     completion: int = 0
     priced: int = 0
@@ -42,7 +42,7 @@ class Expectation:
         """A call had this reply."""
         seen = self._seen.setdefault(asked.model, _Seen())
         seen.calls += 1
-        seen.chars += asked.chars
+        seen.estimated += asked.prompt
         seen.prompt += reply.usage.prompt
         seen.completion += reply.usage.completion
         if reply.cost is not None:
@@ -55,14 +55,14 @@ class Expectation:
             self._children.priced += 1
             self._children.cost += cost
 
-    def of_calls(self, card: Card, calls: int, chars: int) -> float | None:
-        """So many calls of the model, with prompts of so many characters together."""
+    def of_calls(self, card: Card, calls: int, prompts: float) -> float | None:
+        """So many calls of the model, with prompts of about so many tokens together."""
         seen = self._seen.get(card.role) or _Seen()
         if card.prices is not None:
             of_prompt, of_reply = card.prices
-            read = seen.prompt / seen.chars if seen.prompt and seen.chars else 1 / CHARS_PER_TOKEN
+            read = seen.prompt / seen.estimated if seen.prompt and seen.estimated else 1.0
             written = seen.completion / seen.calls if seen.calls else REPLY_TOKENS
-            return _amount((chars * read * of_prompt + calls * written * of_reply) / 1e6)
+            return _amount((prompts * read * of_prompt + calls * written * of_reply) / 1e6)
         return _amount(calls * seen.cost / seen.priced) if seen.priced else None
 
     def of_children(self, card: Card, calls: int) -> float | None:
@@ -70,8 +70,8 @@ class Expectation:
         if self._children.priced:
             return _amount(calls * self._children.cost / self._children.priced)
         seen = self._seen.get(card.role) or _Seen()
-        chars = seen.chars / seen.calls if seen.calls else 0
-        return self.of_calls(card, calls * CHILD_TURNS, int(calls * CHILD_TURNS * chars))
+        prompt = seen.estimated / seen.calls if seen.calls else 0.0
+        return self.of_calls(card, calls * CHILD_TURNS, calls * CHILD_TURNS * prompt)
 
 
 def _amount(dollars: float) -> float | None:

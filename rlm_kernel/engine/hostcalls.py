@@ -30,7 +30,7 @@ from rlm_kernel.engine.protocols import (
     Tools,
 )
 from rlm_kernel.engine.records import Keep, Kind, Records, at_once, no_wait
-from rlm_kernel.engine.subcalls import SubCalls, Work, chars
+from rlm_kernel.engine.subcalls import SubCalls, Work, tokens
 from rlm_kernel.engine.toolcalls import ToolCalls
 from rlm_kernel.engine.toolcalls import digest as digest
 from rlm_kernel.errors import ModelError, RecordedFailure, RLMError, SetupError, TraceNotWritten
@@ -233,7 +233,7 @@ class HostCalls:
         """
         if barred:
             raise self.ledger.approval.refusal
-        model, cost = self._sub_calls.expected(kind, query.model, 1, chars([query.as_message()]))
+        model, cost = self._sub_calls.expected(kind, query.model, 1, tokens([query.as_message()]))
         await self.ledger.approval.check(self, model, cost, call.pause_timer)
         return cost if kind == "llm_query" else None  # what a child RLM calls counts by itself
 
@@ -250,7 +250,7 @@ class HostCalls:
             if not limit.expired():
                 raise
             raise ModelError(
-                f"There was no answer within the call's own time-out of {seconds:g} s.",
+                f"There was no answer within the call's own time-out of {seconds:.3g} s.",
                 fault="own_timeout",
                 model="",
             ) from None
@@ -332,7 +332,7 @@ class HostCalls:
         self._tell(CallsPlanned(call.cell, calls, self._cost, self.ledger.cost_limit))
 
     def _plan(self, batch: Batch) -> None:
-        model, cost = self._sub_calls.expected(batch.kind, batch.model, batch.calls, batch.chars)
+        model, cost = self._sub_calls.expected(batch.kind, batch.model, batch.calls, batch.tokens)
         if cost is not None:
             self._cost = (self._cost or 0.0) + cost
         self.ledger.approval.plan(self, model, batch.calls, cost or 0.0)

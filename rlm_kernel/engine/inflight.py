@@ -8,49 +8,45 @@ from typing import Literal
 
 from rlm_kernel.engine.values import Role
 
-CHARS_PER_TOKEN = 4.0
-"""Of what is reckoned from characters."""
-
 
 @dataclass(frozen=True)
 class Asked:
     """A call to be made: for a sub model or a root model, which of them (the role of its card), with a prompt
-    of so many characters. `last`: for the last answer. `prices`: of the model, in US dollars per million
+    of about so many tokens. `last`: for the last answer. `prices`: of the model, in US dollars per million
     tokens of a prompt and of a reply; None where they are not known.
     """
 
     role: Role
     model: str
-    chars: int
+    prompt: float
     last: bool = False
     prices: tuple[float, float] | None = None
 
-    def reckoned(self, heard: int = 0) -> tuple[float, float]:
-        """Money and tokens of the prompt, with so many characters of a reply. Without prices no money."""
-        prompt, reply = self.chars / CHARS_PER_TOKEN, heard / CHARS_PER_TOKEN
+    def reckoned(self, heard: float = 0.0) -> tuple[float, float]:
+        """Money and tokens of the prompt, with so many tokens of a reply. Without prices no money."""
         read, written = self.prices or (0.0, 0.0)
-        return (prompt * read + reply * written) / 1e6, prompt + reply
+        return (self.prompt * read + heard * written) / 1e6, self.prompt + heard
 
 
 @dataclass
 class Dearest:
-    """What the dearest call of a model has used so far, and the characters of the longest prompt, which used
-    no more than that.
+    """What the dearest call of a model has used so far, and the estimated tokens of the longest prompt, which
+    used no more than that.
     """
 
     cost: float = 0.0
     tokens: float = 0.0
-    chars: int = 0
+    prompt: float = 0.0
 
-    def of(self, name: Literal["cost", "tokens"], chars: int) -> float:
-        """What another call may use."""
+    def of(self, name: Literal["cost", "tokens"], prompt: float) -> float:
+        """What another call may use, with a prompt of about so many tokens."""
         used: float = getattr(self, name)
-        return used * max(1.0, chars / self.chars) if self.chars else used
+        return used * max(1.0, prompt / self.prompt) if self.prompt else used
 
-    def see(self, cost: float, tokens: float, chars: int) -> None:
-        """A call with a prompt of so many characters has used so much."""
+    def see(self, cost: float, tokens: float, prompt: float) -> None:
+        """A call with a prompt of about so many tokens has used so much."""
         self.tokens, self.cost = max(self.tokens, tokens), max(self.cost, cost)
-        self.chars = max(self.chars, chars)
+        self.prompt = max(self.prompt, prompt)
 
 
 class _Held:
@@ -88,7 +84,7 @@ class InFlight:
 
     def _hold(self, ticket: int, asked: Asked) -> None:
         estimate = self.likely(asked.model) or Dearest()
-        cost, tokens = estimate.of("cost", asked.chars), estimate.of("tokens", asked.chars)
+        cost, tokens = estimate.of("cost", asked.prompt), estimate.of("tokens", asked.prompt)
         self._held[ticket] = asked, cost, tokens
         for sums in (self._sums[asked.model], self._sums[None]):
             sums.add(1, cost, tokens)
@@ -108,7 +104,7 @@ class InFlight:
         """The call has used so much. Those in flight that are estimated by such calls may, too."""
         before = self.likely(asked.model)
         known = replace(before) if before is not None else None
-        self._dearest.setdefault(asked.model, Dearest()).see(cost, tokens, asked.chars)
+        self._dearest.setdefault(asked.model, Dearest()).see(cost, tokens, asked.prompt)
         if self.likely(asked.model) != known:
             for ticket in list(self._held):
                 self._hold(ticket, self._release(ticket))
@@ -120,7 +116,7 @@ class InFlight:
         likely = self.likely(asked.model) or self.likely("sub")
         if likely is None or not (likely.cost or likely.tokens):
             return asked.reckoned()
-        return likely.of("cost", asked.chars), likely.of("tokens", asked.chars)
+        return likely.of("cost", asked.prompt), likely.of("tokens", asked.prompt)
 
     def likely(self, model: str) -> Dearest | None:
         """What a call of the model may use, at the most; before the first of the sub model, what the root

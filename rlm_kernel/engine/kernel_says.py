@@ -33,7 +33,7 @@ MAX_SCHEMA = 100_000
 """Characters of a JSON schema that code may send."""
 MAX_PLANNED = 10_000_000
 """Calls of one cell beyond which its word of them is not passed on."""
-_MAX_CHARS = 10**13
+_MAX_TOKENS = 10**13
 """Of all prompts of a batch."""
 _MAX_PATH = 4096
 _MAX_NAME = 200
@@ -45,13 +45,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Batch:
-    """Calls that code is about to make, by its own word: how many, of which kind, with prompts of so many
-    characters together. `model`: as of the calls.
+    """Calls that code is about to make, by its own word: how many, of which kind, with prompts of about
+    so many tokens together. `model`: as of the calls.
     """
 
     kind: Literal["llm_query", "rlm_query"]
     calls: int
-    chars: int
+    tokens: int
     model: str | None
 
     @classmethod
@@ -60,8 +60,8 @@ class Batch:
         if type(value) not in (list, tuple) or len(value) != 4 or value[0] not in ("llm_query", "rlm_query"):
             raise ValueError("no batch")
         model = _text_or_none(value[3])
-        calls, chars = integer(value[1], 0, MAX_PLANNED), integer(value[2], 0, _MAX_CHARS)
-        return cls(value[0], calls, chars, None if model is None else model[:_MAX_NAME])
+        calls, tokens = integer(value[1], 0, MAX_PLANNED), integer(value[2], 0, _MAX_TOKENS)
+        return cls(value[0], calls, tokens, None if model is None else model[:_MAX_NAME])
 
 
 @dataclass(frozen=True)

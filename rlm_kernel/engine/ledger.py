@@ -143,22 +143,22 @@ class Ledger:
     def call(
         self,
         role: Role,
-        chars: int,
+        prompt: float,
         *,
         model: str | None = None,
         last: bool = False,
         prices: tuple[float, float] | None = None,
         waiting: Waiting = nullcontext,
     ) -> Call:
-        """A call of `model`, by the role of its card, with a prompt of so many characters; by default of the
-        role's own.
+        """A call of `model`, by the role of its card, with a prompt of about so many tokens; by default of
+        the role's own.
 
         Waits for calls in flight where they may use up what is left. `last`: for the last answer, which is
         always made. `prices`: as of `Asked`. `waiting` is entered while calls of other runs are waited for.
         One that is given up on its way counts against the limits as what it may have used. Raises
         BudgetExceeded: then nothing is to be sent.
         """
-        return Call(self, Asked(role, model or role, chars, last, prices), waiting)
+        return Call(self, Asked(role, model or role, prompt, last, prices), waiting)
 
     async def reserve(
         self, asked: Asked, stack: contextlib.AsyncExitStack, waiting: Waiting
@@ -212,18 +212,18 @@ class Ledger:
         used = reply.cost or 0.0, reply.usage.total
         self._top._admission.flight.see(asked, *used)
         if role == "root" and not self.is_child:
-            self._last.see(*used, asked.chars)
+            self._last.see(*used, asked.prompt)
 
     def failed(self, asked: Asked) -> None:
         """The call had no reply."""
         if asked.role == "sub" or self.is_child:
             self._count(failed=1)
 
-    def lost(self, asked: Asked, heard: int | None, before: Lost) -> Lost:
+    def lost(self, asked: Asked, heard: float | None, before: Lost) -> Lost:
         """Count a call that was given up on its way: code could make such calls without end. What it may have
         used of money and tokens: as such a call may use, or where some of the reply was `heard`, as prompt
-        and reply so far by their characters; nothing for None, where no attempt was under way. What attempts
-        had used `before` comes to it.
+        and reply so far by an estimate of their tokens; nothing for None, where no attempt was under way.
+        What attempts had used `before` comes to it.
         """
         cost, tokens = self._top._admission.flight.given_up(asked) if heard is not None else (0.0, 0.0)
         if heard:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rlm_contract.tokens import tokens as tokens_of
+
 from rlm_kernel.engine.ledger import Ledger
 from rlm_kernel.engine.messages import SUM_UP, truncate
 from rlm_kernel.engine.protocols import Completion, Memory, Message, Models, Usage
 from rlm_kernel.engine.subcalls import chars, complete
+from rlm_kernel.engine.subcalls import tokens as estimated
 from rlm_kernel.errors import BudgetExceeded, ModelError
 
 SECONDS = 120.0
 """Time for a summary."""
 WORTH = 1_000
 """Characters of messages below which there is nothing to gain."""
-_CHARS_PER_TOKEN = 4.0
 _SHORTER = (4_000, 1_000, 250)
 """Characters of each message in what is summed up, one after the other, where the whole is too long for the
 window.
@@ -41,17 +43,15 @@ def tokens(messages: Sequence[Message], last: Usage, seen: int) -> float:
 
     `last`: what the last call used, for the first `seen` messages; the others are estimated.
     """
-    return (last.prompt or chars(messages[:seen]) / _CHARS_PER_TOKEN) + chars(
-        messages[seen:]
-    ) / _CHARS_PER_TOKEN
+    return (last.prompt or estimated(messages[:seen])) + estimated(messages[seen:])
 
 
 def turns(messages: Sequence[Message], kept: int, last: Usage, seen: int) -> float:
-    """About how many tokens the messages have beside the first `kept`, by their share of the characters.
+    """About how many tokens the messages have beside the first `kept`, by their share of an estimate.
 
     `last`, `seen`: as of `tokens`.
     """
-    return tokens(messages, last, seen) * chars(messages[kept:]) / max(1, chars(messages))
+    return tokens(messages, last, seen) * estimated(messages[kept:]) / max(1.0, estimated(messages))
 
 
 def crowded(
@@ -82,7 +82,8 @@ async def sum_up(
     Where that is longer than its window, or not `whole`, long messages lose their middle. What it costs is in
     the ledger. Raises Unremembered.
     """
-    stood_for = chars(replaced) + len(ask) - len(SUM_UP)
+    told: list[Message] = [*replaced, {"role": "user", "content": ask.removesuffix(SUM_UP)}]
+    stood_for = chars(told)
     if stood_for < WORTH:
         raise Unremembered
     forms = [[*kept, *replaced, {"role": "user", "content": ask}]] if whole else []
@@ -103,7 +104,7 @@ async def sum_up(
         raise Unremembered("the summary was empty")
     if len(text) >= stood_for:
         raise Unremembered("the summary was longer than what it would stand for")
-    return _measured(text, reply, stood_for, messages)
+    return _measured(text, reply, told, messages)
 
 
 async def _first_that_fits(
@@ -130,8 +131,8 @@ def _shorter_ask(ask: str, most: int) -> str:
     return truncate(ask.removesuffix(SUM_UP), most) + SUM_UP
 
 
-def _measured(text: str, reply: Completion, replaced: int, sent: Sequence[Message]) -> Memory:
+def _measured(text: str, reply: Completion, told: Sequence[Message], sent: Sequence[Message]) -> Memory:
     counted = reply.usage.prompt > 0 and reply.usage.completion > 0
-    before = replaced * reply.usage.prompt / chars(sent) if counted else replaced / _CHARS_PER_TOKEN
-    after = reply.usage.completion if counted else len(text) / _CHARS_PER_TOKEN
+    before = estimated(told) * (reply.usage.prompt / estimated(sent) if counted else 1.0)
+    after = reply.usage.completion if counted else tokens_of(text)
     return Memory(text, round(before), round(after), not counted, reply, sent=sent)

@@ -124,8 +124,8 @@ class Kernel(Protocol):
         """
 
     async def describe(self, whole: int = 0) -> ContextInfo:
-        """What is loaded, in constant size; with the texts themselves if they have no more than `whole` bytes
-        of UTF-8, names included.
+        """What is loaded, in constant size; with the texts themselves if they have no more than `whole`
+        tokens by an estimate, names included.
         """
 
     async def run_cell(self, cell_id: str, code: str) -> CellResult:

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlm_contract.tokens import tokens as tokens_of
+
 from rlm_kernel.engine.drafts import without_drafts
 from rlm_kernel.engine.evidence import without_marks
 from rlm_kernel.engine.kernel_says import Query
@@ -32,10 +34,10 @@ from rlm_kernel.engine.protocols import (
 )
 from rlm_kernel.errors import BudgetExceeded, ModelError, NoAnswer, NoRecord, UsageError
 
-_CHARS_PER_TOKEN = 3.0
-"""Few, so that what is let through fits the window."""
+_MOST_CHARS_PER_TOKEN = 5.0
+"""Of prose. What is let through by it is looked at."""
 _CHARS_PER_PICTURE_TOKEN = 4
-"""As `chars` has it: texts have three to four for each token."""
+"""As `chars` has it."""
 _LESS_THOUGHT = "Ask for less at once, or allow longer replies: sub_llm.max_tokens."
 _USUAL_WINDOW = 128_000
 """Tokens of a sub model whose window is not known."""
@@ -162,15 +164,15 @@ async def complete(
     card = card_for(models, role, model)
     named = model if model is None or card.role in ROLES else card.role
     if role == "root" and ledger.is_child and not last:
-        expected = ledger.expected.of_calls(card, 1, chars(messages))
+        expected = ledger.expected.of_calls(card, 1, tokens(messages))
         await ledger.approval.check(ledger, card.name, expected, waiting)
     calling = ledger.call(
-        role, chars(messages), model=card.role, last=last, prices=card.prices, waiting=waiting
+        role, tokens(messages), model=card.role, last=last, prices=card.prices, waiting=waiting
     )
     async with calling as call:
 
         def hear(piece: str, thought: bool) -> bool:
-            call.heard(len(piece))
+            call.heard(tokens_of(piece))
             return heard is None or heard(piece, thought)
 
         watch = Watch(call.sent, retrying, call.attempted, hear if heard is not None else None)
@@ -204,6 +206,12 @@ def chars(messages: Sequence[Message]) -> int:
     return texts + _CHARS_PER_PICTURE_TOKEN * sum(picture.tokens for picture in pictures)
 
 
+def tokens(messages: Sequence[Message]) -> float:
+    """About how many tokens the messages have together, with their pictures."""
+    pictures: Iterable[Picture] = (one for message in messages for one in message.get("images", ()))
+    return sum(tokens_of(message["content"]) for message in messages) + sum(one.tokens for one in pictures)
+
+
 class SubCalls:
     """Makes the calls of one RLM, within its account.
 
@@ -224,9 +232,11 @@ class SubCalls:
         named = next((card.name for card in others if card.role == model), model)
         return named or (self._models.name("sub") if self._models else None)
 
-    def expected(self, kind: CallKind, model: str | None, calls: int, chars: int) -> tuple[str, float | None]:
+    def expected(
+        self, kind: CallKind, model: str | None, calls: int, prompts: float
+    ) -> tuple[str, float | None]:
         """The model that so many calls of this kind are for, and about how many US dollars they cost with
-        prompts of so many characters together; None where that is not known.
+        prompts of about so many tokens together; None where that is not known.
         """
         if self._models is None:
             return "", None
@@ -236,7 +246,7 @@ class SubCalls:
         except ModelError:
             return str(model), None
         known = self.ledger.expected
-        return card.name, known.of_children(card, calls) if child else known.of_calls(card, calls, chars)
+        return card.name, known.of_children(card, calls) if child else known.of_calls(card, calls, prompts)
 
     async def take(self, given: Any) -> Handed:
         """What code hands over to a child RLM. Raises UsageError, FileRefused."""
@@ -271,7 +281,7 @@ class SubCalls:
         """
         models = self._allowed()
         if self._children is None or self.ledger.limits.depth <= 0:
-            text = await handed.text(_reads(card_for(models, "sub", query.model)))
+            text = await _read(handed, card_for(models, "sub", query.model))
             parts = [query.prompt, f"The context:\n{text}" if text else ""]
             parts += (
                 [f"Reply with JSON alone, which fits this JSON schema:\n{json.dumps(query.schema)}"]
@@ -337,6 +347,13 @@ def _check_sees(models: Models, card: Card) -> None:
     )
 
 
-def _reads(card: Card) -> int:
-    """Characters that the model reads at once."""
-    return int((card.window or _USUAL_WINDOW) * _CHARS_PER_TOKEN)
+async def _read(handed: Handed, card: Card) -> str:
+    """The text that is handed over, if the model can read it at once. Raises UsageError, TextWanted."""
+    window = card.window or _USUAL_WINDOW
+    text = await handed.text(int(window * _MOST_CHARS_PER_TOKEN))
+    if (found := tokens_of(text)) > window:
+        raise UsageError(
+            f"At this depth rlm_query asks the sub model, which reads {window:,} tokens at once, and the "
+            f"context has about {found:,.0f}. Hand over less at a time."
+        )
+    return text

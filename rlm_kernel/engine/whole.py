@@ -15,10 +15,6 @@ MOST_TOKENS = 32_000
 """Of an input, whatever the window: it is read, and paid for, in every turn."""
 _USUAL_WINDOW = 36_000
 """Tokens of a root model whose window is not known."""
-_BYTES_PER_TOKEN = 3
-"""Of UTF-8. English has more than four, Chinese three at the most; logs and numbers have two, of which the
-share of the window takes care.
-"""
 TOLD = "The input is short, so here it is whole"
 """How a message begins to show an input whole."""
 _MARK = 8
@@ -29,15 +25,15 @@ _CONTROLS |= dict.fromkeys(range(0x80, 0xA0), "\N{REPLACEMENT CHARACTER}")
 
 
 def room(share: float, root: Card, left: Mapping[str, Any]) -> int:
-    """Bytes of UTF-8 that an input may have which is shown whole: it takes no more than the share of the root
-    model's window, and of the tokens and the money that are left.
+    """Tokens that an input may have, by an estimate, which is shown whole: it takes no more than the share of
+    the root model's window, and of the tokens and the money that are left.
     """
     bounds = [share * (root.window or _USUAL_WINDOW), MOST_TOKENS]
     if left["tokens"] is not None:
         bounds.append(share * left["tokens"])
     if left["cost"] is not None and root.input_price:
         bounds.append(share * left["cost"] / root.input_price * 1_000_000)
-    return int(min(bounds) * _BYTES_PER_TOKEN)
+    return int(min(bounds))
 
 
 def shown(texts: Sequence[tuple[str, str]]) -> str:

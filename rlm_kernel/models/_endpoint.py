@@ -23,7 +23,6 @@ from rlm_kernel.models.slots import Slots
 from rlm_kernel.nearest import did_you_mean
 from rlm_kernel.secrets import known_secrets, redact
 
-_CHARS_PER_TOKEN = 4.0
 _OTHER_KEY = {"GEMINI_API_KEY": "GOOGLE_API_KEY", "HUGGINGFACE_API_KEY": "HF_TOKEN"}
 """Variables that litellm takes as well, but does not count when it looks for missing ones."""
 _DROPPED = ("temperature", "top_p", "seed", "stop", "max_tokens", "reasoning_effort", "service_tier")
@@ -64,8 +63,8 @@ class Endpoint:
     """What its refusals have taught, of `_adapting.TOLD`."""
     learnt_window: int | None = field(default=None, init=False)
     """Tokens of its window, as a refusal told."""
-    chars_per_token: float = field(default=_CHARS_PER_TOKEN, init=False)
-    """Of its last prompts."""
+    per_estimate: float = field(default=1.0, init=False)
+    """Tokens of its last prompt by its own count, for each that was estimated."""
 
     @cached_property
     def marks(self) -> bool:
@@ -94,10 +93,10 @@ class Endpoint:
         sees = None if self.entry is None else bool(self.entry.get("supports_vision"))
         return Card(which, self.model, self.window, read, written, sees, getattr(self.settings, "about", ""))
 
-    def learn(self, chars: int, tokens: int) -> None:
-        """So many characters of a prompt were so many tokens."""
-        if chars > 1000 and tokens > 0:
-            self.chars_per_token = min(20.0, max(1.0, chars / tokens))
+    def learn(self, estimated: float, tokens: int) -> None:
+        """A prompt that was estimated at so many tokens had so many."""
+        if estimated > 250 and tokens > 0:
+            self.per_estimate = min(4.0, max(0.2, tokens / estimated))
 
 
 Directly = Callable[[str, Mapping[str, Any] | None], bool]
@@ -215,7 +214,7 @@ def model_error(
             endpoint.key,
             endpoint.window,
         )
-        hint = hint_for(failure, asked, exchange, sum(len(message["content"]) for message in sent))
+        hint = hint_for(failure, asked, exchange, [message["content"] for message in sent])
     return ModelError(
         redact(
             f"The model {endpoint.model} {WHAT[failure.fault]}{tries}: {failure.said.rstrip('.')}.", secrets

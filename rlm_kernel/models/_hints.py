@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from rlm_contract.tokens import tokens
 
 from rlm_kernel.config import LLMSettings
 from rlm_kernel.errors import ModelFault
@@ -22,7 +25,6 @@ WHAT: dict[ModelFault, str] = {
     "too_long": "got a prompt that is longer than its window",
     "bad_request": "did not accept the request",
 }
-_CHARS_PER_TOKEN = 4
 _OPENAI_LIKE = frozenset({"openai", "hosted_vllm", "lm_studio", "llamafile", "litellm_proxy", "openai_like"})
 """Of litellm's providers those whose address a user writes."""
 
@@ -39,8 +41,8 @@ class Asked:
     window: int | None
 
 
-def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, chars: int) -> str:
-    """What to do next. `exchange`: the request that failed; `chars`: of its messages."""
+def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, sent: Sequence[str]) -> str:
+    """What to do next. `exchange`: the request that failed; `sent`: the texts of its messages."""
     section, settings = asked.section, asked.settings
     used = exchange.url if exchange is not None else ""
     address = f"The address is {asked.address.told(used)}."
@@ -59,7 +61,7 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, chars: i
         "empty": f"Raise {section}.max_tokens (now {settings.max_tokens or 'not set'}), or use another "
         "model.",
         "refused": "Ask in other words, or use another model.",
-        "too_long": _too_long(asked, chars),
+        "too_long": _too_long(asked, sent),
         "bad_request": f"Check the settings of {section} against what the provider allows. {address}",
     }
     parts = [failure.advice, hints[failure.fault]]
@@ -90,12 +92,12 @@ def _key(asked: Asked) -> str:
     )
 
 
-def _too_long(asked: Asked, chars: int) -> str:
-    size = (
-        f"The prompt has {chars:,} characters (about {chars // _CHARS_PER_TOKEN:,} tokens); " if chars else ""
-    )
+def _too_long(asked: Asked, sent: Sequence[str]) -> str:
+    chars, found = sum(map(len, sent)), sum(map(tokens, sent))
+    size = f"The prompt has {chars:,} characters (about {found:,.0f} tokens); " if chars else ""
     window = asked.window
-    limit = f"{window:,} tokens, about {window * _CHARS_PER_TOKEN:,} characters" if window else "not known"
+    limit = f"{window:,} tokens" if window else "not known"
+    limit += f", about {window * chars / found:,.0f} such characters" if window and found else ""
     if asked.section == "root_llm":
         next_step = (
             "Use a root model with a larger window, or start its server with one (-c, "

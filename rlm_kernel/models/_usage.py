@@ -9,7 +9,6 @@ from typing import Any
 
 from rlm_kernel.engine.protocols import Usage
 
-_CHARS_PER_TOKEN = 4.0
 _MOST_TOKENS = 10**12
 """Of one call; what is more is no count."""
 _DIGITS = 40
@@ -23,16 +22,15 @@ A name in `_details` is of an object with more counts, one in `Details` of a lis
 
 def usage(
     found: Mapping[str, Any],
-    sent: int,
-    received: int,
-    chars_per_token: float = _CHARS_PER_TOKEN,
+    sent: float,
+    received: float,
     *,
     stopped: bool = False,
 ) -> Usage:
     """What a reply used.
 
-    What is not told, or makes no sense, is estimated from the characters, and the whole is marked.
-    `chars_per_token`: of the prompt. `stopped`: what is told of the reply may not be all of it.
+    What is not told, or makes no sense, is what was `sent` and `received` by an estimate of its tokens, and
+    the whole is marked. `stopped`: what is told of the reply may not be all of it.
     """
     told = _of(found, "usage") or _of(found, "usageMetadata")
     prompt = _count(told, "prompt_tokens", "input_tokens", "promptTokenCount", "prompt_eval_count")
@@ -51,10 +49,10 @@ def usage(
     ):
         completion = (completion or 0) + reasoning  # some do not count it as part of the reply
     if stopped:
-        completion = max(completion or 0, math.ceil(received / _CHARS_PER_TOKEN))
+        completion = max(completion or 0, math.ceil(received))
     estimated = stopped or not prompt or completion is None or (completion == 0 and received > 0)
-    prompt = prompt or math.ceil(sent / chars_per_token)
-    completion = completion or math.ceil(received / _CHARS_PER_TOKEN)
+    prompt = prompt or math.ceil(sent)
+    completion = completion or math.ceil(received)
     details = _of(told, "prompt_tokens_details") or _of(told, "input_tokens_details")
     cached = (
         _count(details, "cached_tokens")

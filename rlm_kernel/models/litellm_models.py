@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlm_contract.tokens import tokens
+
 from rlm_kernel.config import LLMSettings, Settings
 from rlm_kernel.engine.protocols import (
     ROLES,
@@ -290,7 +292,7 @@ class LitellmModels:
 
     def _too_late(self, endpoint: Endpoint, request: Mapping[str, Any]) -> _Attempt:
         """A request that was given up: its provider has read the prompt, and bills that at least."""
-        used = usage_of({}, _sent_chars(request), 0, endpoint.chars_per_token, stopped=True)
+        used = usage_of({}, _estimated(request) * endpoint.per_estimate, 0.0, stopped=True)
         # Without a price nothing, as it must not hide what its provider bills for the next attempt.
         cost = self._cost(endpoint, {}, used, stopped=True) or 0.0
         return _Attempt(Failure("timeout", "no reply in time", retry=True), used, cost)
@@ -323,12 +325,12 @@ class LitellmModels:
         if isinstance(found, Failure):
             return _Attempt(found, exchange=exchange)
         outcome = _reading.read(found, code=code)
-        received = len(outcome.text) + len(outcome.thoughts) if isinstance(outcome, Read) else 0
+        received = tokens(outcome.text) + tokens(outcome.thoughts) if isinstance(outcome, Read) else 0.0
         if not found.get("usage") and not received:
             return _Attempt(outcome, exchange=exchange)  # a refusal: nothing is known to be used
-        sent = _sent_chars(request)
+        sent = _estimated(request)
         stopped = exchange is not None and exchange.stopped
-        used = usage_of(found, sent, received, endpoint.chars_per_token, stopped=stopped)
+        used = usage_of(found, sent * endpoint.per_estimate, received, stopped=stopped)
         if not used.estimated:
             endpoint.learn(sent, used.prompt)
         return _Attempt(outcome, used, self._cost(endpoint, found, used, stopped=stopped), exchange)
@@ -385,8 +387,11 @@ class LitellmModels:
         )
 
 
-def _sent_chars(request: Mapping[str, Any]) -> int:
-    return sum(len(message["content"]) for message in request["messages"])
+def _estimated(request: Mapping[str, Any]) -> float:
+    """About how many tokens the texts of its messages have."""
+    contents = [message["content"] for message in request["messages"]]
+    parts = [part.get("text", "") for content in contents if isinstance(content, list) for part in content]
+    return sum(map(tokens, [*(one for one in contents if isinstance(one, str)), *parts]))
 
 
 def _share_slots(endpoints: Iterable[Endpoint]) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from rlm_contract import DESCRIPTION, LOADED, STANDING, STANDS, VARIABLES, WHOLE
+from rlm_contract.tokens import MOST_CHARS
 
 from rlm_kernel.engine.events import CellOutput, Listener, UserCellFinished
 from rlm_kernel.engine.protocols import CellResult, CellStatus, ContextInfo, Evidence
@@ -217,7 +218,7 @@ class DockerKernel:
                 "The kernel started, but its runtime does not work.", hint="`rlm image build --force`"
             )
         info = found.info()
-        if not 0 < info.total_chars <= whole or info.about:
+        if not 0 < info.total_chars <= whole * MOST_CHARS or info.about:
             return info
         return replace(info, whole=kernel_says.whole(told.get("whole"), whole))
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, PlainValidator
 from rlm_contract import MAX_CALL_ID, MAX_CELL_ID, MAX_HANDED_FILES, MAX_PICTURES, MAX_WHOLE_TEXTS
+from rlm_contract.tokens import MOST_CHARS, tokens_of_whole
 
 from rlm_kernel import bounded
 from rlm_kernel.checked import Asked, Count, Flag, Name, Text, Told, cut, each, integer, known, plain, text
@@ -43,8 +44,8 @@ _ABOUT = 100
 _MAX_TOOLS, _TOOL = 200, (64, 600, 1_000)
 """Tools, and characters of the name, signature and words of each."""
 _KINDS, _KIND, _HEAD, _FORM = 10, 40, 300, 600
-_BESIDE = 60
-"""Bytes that the marks of a text take which is shown whole."""
+_BESIDE = 20
+"""Tokens that the marks of a text take which is shown whole."""
 _MAX_NTH = (1 << 31) - 1
 _CALL = re.compile("[0-9-]+")
 
@@ -269,13 +270,13 @@ def _kind(value: Any) -> tuple[str, int]:
 
 
 def whole(value: Any, limit: int) -> Sequence[tuple[str, str]]:
-    """The texts of an input that is shown whole, by their names; none if they have more bytes than `limit`,
-    or one of them is unknown.
+    """The texts of an input that is shown whole, by their names; none if they have more tokens than `limit`
+    by an estimate, or one of them is unknown.
     """
     if type(value) is not list or len(value) > MAX_WHOLE_TEXTS:
         return ()
-    found = list(known(_named(limit + 1), value))
-    size = sum(len(name.encode()) + len(said.encode()) + _BESIDE for name, said in found)
+    found = list(known(_named(limit * MOST_CHARS + 1), value))
+    size = sum(tokens_of_whole(name) + tokens_of_whole(said) + _BESIDE for name, said in found)
     return found if len(found) == len(value) and size <= limit else ()
 
 

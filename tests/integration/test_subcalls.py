@@ -638,9 +638,9 @@ async def test_a_prompt_that_is_too_long_tells_code_its_size_and_the_limit(
 ) -> None:
     host = await serve()
     openai_env.fail("too_long")
-    text = await host.text("try:\n    llm_query('x' * 40_000)\nexcept LLMError as error:\n    print(error)")
+    text = await host.text("try:\n    llm_query('中' * 40_000)\nexcept LLMError as error:\n    print(error)")
     assert (
-        "The prompt has 40,000 characters (about 10,000 tokens); the window is 8,192 tokens, about 32,768 "
-        "characters." in text
+        "The prompt has 40,000 characters (about 32,000 tokens); the window is 8,192 tokens, about 10,240 "
+        "such characters." in text
     )
     assert "Send smaller pieces." in text

@@ -18,6 +18,8 @@ from functools import cache
 from importlib import resources
 from typing import Literal, get_args
 
+from rlm_contract.tokens import tokens
+
 from rlm_kernel.engine.displays import SHOWN_A_TURN
 from rlm_kernel.engine.patterns import Pattern, likeness, parse_pattern
 from rlm_kernel.engine.protocols import Card, ContextInfo, DeclaredTool, Message
@@ -41,6 +43,8 @@ counts.
 _CHARS_PER_TOKEN = 3.5
 """Of prose and code, which have 3.7 to 4.7; logs and numbers have about 2."""
 _DENSE_CHARS_PER_TOKEN = 2.0
+_TOLD = 100
+"""Characters of the input's beginnings by which it is judged how dense it is."""
 _SHARE = 0.8
 """Of a window: the rest is for the question around the text, and the reply."""
 _USUAL_WINDOW = 36_000
@@ -196,7 +200,7 @@ def system_prompt(
     if info.whole and profile.read:
         return profile.read
     reads = (sub.window or _USUAL_WINDOW) * _SHARE
-    piece = min(profile.piece_chars, _rounded(reads * _DENSE_CHARS_PER_TOKEN))
+    piece = min(profile.piece_chars, _rounded(reads * _density(info)))
     seen = profile.seen.strip() if info.whole else ""
     told = _told_of(sub, others, children=depth > 0 and "{recursion}" in profile.system)
     hints = {
@@ -228,6 +232,15 @@ def system_prompt(
         text for place, text in (("{models}", told), ("{seen}", seen)) if text and place not in profile.system
     ]
     return "\n".join([filled, *further, *_tools(info.tools)])
+
+
+def _density(info: ContextInfo) -> float:
+    """Characters of a token of the input, as far as its beginnings tell: in logs and numbers about two, in
+    Chinese fewer. What looks like prose may be followed by something else.
+    """
+    text = "".join([info.head, *(head for _, head in info.heads)])
+    found = len(text) / tokens(text) if len(text) >= _TOLD else _DENSE_CHARS_PER_TOKEN
+    return min(found, _DENSE_CHARS_PER_TOKEN)
 
 
 def _told_of(sub: Card, others: Sequence[Card], *, children: bool) -> str:

@@ -261,7 +261,7 @@ async def test_a_summary_within_a_run_is_taken_up_as_it_was_live(path: Path) -> 
     def root(messages_: Sequence[Message]) -> str:
         return crowded.pop(0)
 
-    first = await put(begun(path), "What?", root, share=1200 / 128_000)
+    first = await put(begun(path), "What?", root, share=1300 / 128_000)
     assert crowded == [], "a summary was asked for where it was expected"
     second = await put(path, "And why?", [repl("FINAL(2)")])
     live, taken = plain(first.models.requests[-1]), plain(second.models.requests[0])

@@ -149,9 +149,9 @@ async def test_a_call_that_is_given_up_on_its_way_counts_as_what_it_may_have_use
     ("prices", "heard", "cost", "tokens"),
     [
         ((10.0, 40.0), 0, 0.01, 1_000),
-        ((10.0, 40.0), 400, 0.014, 1_100),
+        ((10.0, 40.0), 100, 0.014, 1_100),
         (None, 0, 0.0, 1_000),  # nobody knows what it costs: limits of tokens hold
-        (None, 400, 0.0, 1_100),
+        (None, 100, 0.0, 1_100),
     ],
 )
 async def test_the_very_first_call_that_is_given_up_counts_as_its_prompt_and_what_came(
@@ -161,7 +161,7 @@ async def test_the_very_first_call_that_is_given_up_counts_as_its_prompt_and_wha
     ledger = Ledger(Limits(), purse=purse)
 
     async def left_on_its_way() -> None:
-        async with ledger.call("root", 4_000, prices=prices) as made:
+        async with ledger.call("root", 1_000, prices=prices) as made:
             made.sent()
             made.heard(heard)
             raise asyncio.CancelledError

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlm_contract.tokens import tokens
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine import memory, messages
@@ -326,9 +327,8 @@ async def test_tokens_are_the_providers_where_it_counts_them() -> None:
     kept, (asked,) = summed.memory, models.summaries
     assert not kept.estimated
     assert kept.after == 30
-    everything = memory.chars(asked)
-    given = memory.chars(asked[:2])
-    assert kept.before == pytest.approx(2000 * (everything - given - len(SUM_UP)) / everything, abs=5)
+    everything, given = memory.estimated(asked), memory.estimated(asked[:2])
+    assert kept.before == pytest.approx(2000 * (everything - given - tokens(SUM_UP)) / everything, abs=5)
     assert kept.reply.usage == Usage(2000, 30, 1500)
 
 
@@ -382,7 +382,7 @@ async def test_the_window_is_measured_by_the_providers_count() -> None:
         )
 
     summed = []
-    for prompt in (5_000, 6_000):
+    for prompt in (4_000, 7_000):
         models = run_with(prompt)
         run = Run(models)
         run.loop.conversation.share = 0.6

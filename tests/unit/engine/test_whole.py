@@ -62,7 +62,7 @@ def test_a_mark_is_the_same_for_the_same_texts_and_controls_are_shown() -> None:
 def test_a_share_of_the_window_of_the_tokens_and_of_the_money_left_may_be_shown(
     share: float, window: int | None, left: dict[str, Any], tokens: int
 ) -> None:
-    assert whole.room(share, Card("root", "m", window, input_price=1.0), NO_LIMIT | left) == 3 * tokens
+    assert whole.room(share, Card("root", "m", window, input_price=1.0), NO_LIMIT | left) == tokens
 
 
 async def test_an_input_that_was_shown_may_be_answered_at_once() -> None:
@@ -86,15 +86,15 @@ def test_the_prompt_says_that_the_input_was_shown(name: Any) -> None:
 
 
 def test_what_a_kernel_says_is_the_whole_is_bounded_and_checked() -> None:
-    assert kernel_says.whole([["a", "x" * 30]], 100) == [("a", "x" * 30)]
+    assert kernel_says.whole([["a", "x " * 70]], 100) == [("a", "x " * 70)]
     lies: list[Any] = [
         None,
         "a",
         {},
         [["a"]],
         [["a", 1]],
-        [["a", "x" * 100]],
-        [["a", "é" * 30]],
+        [["a", "x " * 100]],
+        [["a", "中" * 110]],
         [["a", ""]] * 501,
     ]
     for lie in lies:

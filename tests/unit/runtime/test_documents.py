@@ -53,6 +53,10 @@ def test_a_broken_slide_costs_itself_and_what_is_no_presentation_says_so(read: R
         read("c.pptx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500))
     with pytest.raises(Unreadable, match=r"d\.pptx cannot be read as presentation\. It is a Word file"):
         read("d.pptx", zipped({"word/document.xml": b"<a/>"}))
+    with pytest.raises(
+        Unreadable, match=r"It is a zip that is damaged or cut off: copy or download it again"
+    ):
+        read("d.pptx", slides(shape("one"))[:-40])
     with pytest.raises(Unreadable, match="there are no slides in it"):
         read("e.pptx", slides())
 

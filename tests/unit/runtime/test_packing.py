@@ -220,6 +220,22 @@ def test_the_first_look_tells_kinds_beginnings_and_forms(loading: Any, tmp_path:
     assert "rows = records('sales.csv'); rows[0] is {'day': 1" in form
 
 
+def test_the_first_look_counts_files_and_not_their_tables_and_finds_a_form_behind_an_empty_one(
+    loading: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "a.xlsx").write_bytes(
+        workbook(
+            {"Empty": sheet_rows([["x"]]), "Sales": sheet_rows([["day", "item"], [1, "tea"], [2, "rye"]])}
+        )
+    )
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "b.csv").write_text("day,price\n1,20\n2,30\n3,40\n")
+    loading(tmp_path)
+    told = files.describe()
+    assert told["kinds"] == [[".csv", 2], [".xlsx", 1]]
+    assert [name for name, _ in told["forms"]] == ["b.csv", "a.xlsx/Sales"]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -248,8 +264,8 @@ def test_objects_are_searched_as_they_are_written(value: Any, monkeypatch: pytes
 
 def test_what_is_shown_whole_has_no_more_than_was_asked_for() -> None:
     texts = {"a.txt": "x" * 50, "b.txt": "y" * 50}
-    assert look.whole(texts, 100, from_files=True) == [["a.txt", "x" * 50], ["b.txt", "y" * 50]]
-    assert look.whole(texts, 99, from_files=True) is None
+    assert look.whole(texts, 26, from_files=True) == [["a.txt", "x" * 50], ["b.txt", "y" * 50]]
+    assert look.whole(texts, 25, from_files=True) is None
     assert look.whole([1, "é"], 100, from_files=False) == [["context", '[1, "é"]']]
     assert look.whole({str(number): "" for number in range(501)}, 100, from_files=True) is None
     assert look.whole("\0" * 60_000, 96_000, from_files=False) is None

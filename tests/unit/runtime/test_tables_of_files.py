@@ -117,7 +117,8 @@ def test_a_cell_far_out_costs_its_sheet_and_no_other(read: Reader) -> None:
         ("a.parquet", b"PAR1 cut off", "it is cut off"),
         ("a.parquet", b"PAR1..PARE", "it is encrypted"),
         ("a.parquet", b"a,b\n1,2\n", "a.parquet is no Parquet file. It is plain text"),
-        ("a.parquet", b"PAR1\xff\xff\xff\x7fPAR1", "nothing in it can be read"),
+        ("a.parquet", b"PAR1\xff\xff\xff\x7fPAR1", "it is damaged or cut off"),
+        ("a.parquet", b"PAR1....\4\0\0\0PAR1", "nothing in it can be read"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_says_what_it_is(name: str, data: bytes, said: str, read: Reader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,12 @@ from rlm_kernel.proof.normal import Normal
 LEAST = 24
 """Bytes of the normal form that a passage has at least: fewer are in a prompt by chance."""
 _LABEL = 64
-"""Bytes of a text before each line of a passage that are not of it: numbers, names, marks."""
+"""Bytes of a text before each line or field of a passage that are not of it: numbers, names, marks."""
 BEHIND = 256
-"""Bytes of a source between pieces of one passage: lines that are too short to be found by themselves."""
+"""Bytes of a source between pieces of one passage: lines and fields too short to be found by themselves."""
 _BETWEEN = 2 * BEHIND
 """Bytes of a text between pieces of one passage."""
+_WORDS = re.compile(rb"[\x00-/:-@\[-`{-\x7f]+")
 _REPLACED = 4
 """Bytes of the normal form that a text may lack between pieces of one passage: a letter in another form."""
 _NEARLY, _FEW = 0.95, 16
@@ -122,9 +124,8 @@ def _follows(chain: Match, match: Match, text: bytes) -> bool:
         return False
     if there <= 0:
         return here - there <= _LABEL
-    between = _behind(chain, there)
-    lines = between.split(b"\n")
-    return here - there <= _LABEL * len(lines) and _has(text[chain.end : match.start], lines)
+    words = [word for word in _WORDS.split(_behind(chain, there)) if word]
+    return here - there <= _LABEL * (len(words) + 1) and _has(text[chain.end : match.start], words)
 
 
 def _behind(chain: Match, size: int) -> bytes:
@@ -135,11 +136,11 @@ def _behind(chain: Match, size: int) -> bytes:
     return raw[:size].decode(chain.encoding, "ignore").encode("utf-8")
 
 
-def _has(text: bytes, lines: Sequence[bytes]) -> bool:
-    """Whether a text has the lines in their order, but for little."""
+def _has(text: bytes, words: Sequence[bytes]) -> bool:
+    """Whether a text has the words in their order, but for little."""
     there, at, lacking = Normal(text).text, 0, 0
-    for line in lines:
-        wanted = Normal(line).text
+    for word in words:
+        wanted = Normal(word).text
         found = there.find(wanted, at)
         if found < 0:
             lacking += len(wanted)

@@ -111,6 +111,17 @@ def test_short_lines_between_labels_belong_to_the_passage(tmp_path: Path) -> Non
     assert found[2] - found[1] > 0.97 * len("".join(lines))
 
 
+def test_short_fields_between_the_names_of_columns_belong_to_the_passage(tmp_path: Path) -> None:
+    rows = [
+        (str(n * 7919), PASSAGE[n * 9 : n * 9 + 40], str(n), PASSAGE[n * 9 : n * 9 + 40][::-1])
+        for n in range(8)
+    ]
+    names = ("number", "comment", "amount", "remark")
+    text = "".join(",".join(row) + "\n" for row in rows)
+    spans = places(f"Which? {[dict(zip(names, row, strict=True)) for row in rows]}", tmp_path, a=text)
+    assert sum(high - low for _, low, high in spans) > 0.9 * len(text)
+
+
 def test_passages_in_another_order_than_the_files_are_all_found(tmp_path: Path) -> None:
     parts = [prose(random.Random(number), 600) for number in range(6)]
     text = "".join(parts)

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import rlm_contract
 
 import rlm_kernel
 
+pytestmark = pytest.mark.xdist_group("architecture")  # they share what takes long to parse
 PACKAGE = Path(rlm_kernel.__file__).parent
 ROOMS = (
     "bench",
@@ -99,12 +101,17 @@ def modules(room: str = "") -> list[Path]:
     return sorted((PACKAGE / room).rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imported(path: Path, *, late: bool = True) -> Iterator[str]:
     """Dotted names that a module imports; without `late`, only when it is itself imported.
 
     Names of a `from` are included.
     """
-    for node in _nodes(ast.parse(path.read_text("utf-8")), late):
+    for node in _nodes(tree_of(path), late):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -160,7 +167,7 @@ def test_the_engine_opens_no_file() -> None:
     for path in modules("engine"):
         calls = [
             node.func.id
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            for node in ast.walk(tree_of(path))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         ]
         assert not {"open", "exec", "eval", "__import__"} & set(calls), path
@@ -184,7 +191,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
         # A DataFrame of plain rows; pandas reads nothing there.
         allowed = {"pandas"} if path == PACKAGE / "report" / "records.py" else set()
         assert not {name.split(".")[0] for name in imported(path)} & (unpickling - allowed), path
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call):
                 called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
                 assert called not in ("eval", "exec", "unpickle", "recv_pyobj", "read_pickle"), path
@@ -259,7 +266,7 @@ def test_each_part_of_a_run_is_made_in_one_place(part: str) -> None:
     made = {
         path.relative_to(PACKAGE).as_posix()
         for path in modules()
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == part
     }
     assert made == {MADE_IN[part]}
@@ -274,7 +281,7 @@ PUBLIC = {"RLM"}
 
 def test_no_constructor_of_the_session_takes_more_than_six_arguments() -> None:
     for path in modules("session"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and node.name not in RESULTS | PUBLIC:
                 assert _arguments(node) <= MOST_ARGUMENTS, f"{path.name}: {node.name}"
 
@@ -293,9 +300,5 @@ def _arguments(made: ast.ClassDef) -> int:
 
 def test_no_listener_of_the_session_forwards_unknown_names() -> None:
     for path in modules("session"):
-        names = {
-            node.name
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
-            if isinstance(node, ast.FunctionDef)
-        }
+        names = {node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)}
         assert "__getattr__" not in names, path.name

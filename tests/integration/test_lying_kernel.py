@@ -54,7 +54,9 @@ async def test_a_kernel_that_lies_in_everything_it_says_still_comes_to_an_answer
         shown.append(messages[-1]["content"])
         return next(script)
 
-    async with RLM(models=ScriptedModels(root, lambda prompt: "reply")).session("lies", paths=[file]) as kept:
+    options = {"memory_compaction.enabled": False}  # the script has no summary
+    rlm = RLM(models=ScriptedModels(root, lambda prompt: "reply"), options=options)
+    async with rlm.session("lies", paths=[file]) as kept:
         first = await kept.ask("What?")
         second = await kept.ask("And then?")
         status = await kept.status()

@@ -185,7 +185,7 @@ def _form(text: Any, name: str = "", *, whole: bool = False) -> _Form | None:
         found = (
             _json_lines(full[:_LINES], cut=cut)
             or _mail_or_json(text)
-            or _table(text, lines, cut, tables.is_named_table(name), whole=whole)
+            or _table(text, lines, cut, name, whole=whole)
         )
         if found is None and isinstance(text, str):
             found = _sections(full)
@@ -224,8 +224,8 @@ def _json_object(_number: int, line: str) -> Record | None:
     return found if isinstance(found, dict) else None
 
 
-def _table(text: Any, lines: list[str], cut: bool, by_name: bool, *, whole: bool) -> _Form | None:
-    table = tables.find(lines, cut=cut, by_name=by_name)
+def _table(text: Any, lines: list[str], cut: bool, name: str, *, whole: bool) -> _Form | None:
+    table = tables.find(lines, name, cut=cut)
     if table is None:
         return None
     remarks: list[str] = []

@@ -21,8 +21,10 @@ Record = dict[str, Any]
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _NAMED = DELIMITERS | {" ": "spaces"}
 _ENDINGS = frozenset((".csv", ".tsv", ".tab", ".psv"))
-_MADE = re.compile(r"\.(?:xl[st][xmb]?|ods|ots|sqlite3?|db3?|gpkg|parquet|parq|pq)(?:/|$)", re.IGNORECASE)
-"""What was read as tables out of a file of another kind."""
+_SHEETS = re.compile(r"\.(?:xl[st][xmb]?|ods|ots)(?:/|$)", re.IGNORECASE)
+"""A table of a workbook."""
+_COLUMNS_KNOWN = re.compile(r"\.(?:sqlite3?|db3?|gpkg|parquet|parq|pq)(?:/|$)", re.IGNORECASE)
+"""A table of a file that knows the names of its columns."""
 _PACKED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lzma"))
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.IGNORECASE)
@@ -52,10 +54,15 @@ def allow_long_fields() -> None:
 
 def is_named_table(name: str) -> bool:
     """Whether a file's name says that it is a table."""
-    if _MADE.search(name):
+    if _SHEETS.search(name) or knows_its_columns(name):
         return True
     endings = [ending.lower() for ending in PurePath(name).suffixes[-2:]]
     return bool(endings) and (endings[-1] in _ENDINGS or (endings[-1] in _PACKED and endings[0] in _ENDINGS))
+
+
+def knows_its_columns(name: str) -> bool:
+    """Whether a file's name says that it is a table whose first row has the names, whatever they are."""
+    return bool(_COLUMNS_KNOWN.search(name))
 
 
 class Dialect(NamedTuple):
@@ -203,6 +210,7 @@ class Table(NamedTuple):
     """A table's build: its columns' names, and how many rows come before those with values.
 
     `header`: the row with the names, if the text has them. `comments`: rows that begin with a `#` are none.
+    `certain`: no other row can have the names again.
     """
 
     names: list[str]
@@ -212,6 +220,7 @@ class Table(NamedTuple):
     header: list[str]
     sample: list[list[str]]
     comments: bool = False
+    certain: bool = False
 
     def told(self) -> str:
         """How it is built, in words, but for the names."""
@@ -241,7 +250,7 @@ class Table(NamedTuple):
             if self.comments and row[0].startswith("#"):
                 left_out["comments"] += 1
                 continue
-            if row == self.header:
+            if self._has_names_again(row):
                 left_out["the names of the columns again"] += 1
                 continue
             record = dict(zip(self.names, row, strict=False))
@@ -259,6 +268,9 @@ class Table(NamedTuple):
         self._tell(rows, uneven, rest, say)
         if sums:
             say(f"{len(sums):,} rows seem to be sums of others, such as {sums[0]!r:.200}.")
+
+    def _has_names_again(self, row: list[str]) -> bool:
+        return row == self.header and not self.certain
 
     @staticmethod
     def _tell(rows: Rows, uneven: dict[str, list[list[str]]], rest: str, say: Callable[[str], None]) -> None:
@@ -280,7 +292,7 @@ class Table(NamedTuple):
         """Rows of lines of a part of the text, the first one or another: those of the right width."""
         rows = iter(Rows(lines, self.dialect, len(self.names), cut=True))
         for row in itertools.islice(rows, self.before if first else 0, None):
-            if len(row) == len(self.names) and row != self.header:
+            if len(row) == len(self.names) and not self._has_names_again(row):
                 yield dict(zip(self.names, row, strict=True))
 
 
@@ -297,11 +309,14 @@ def unique(names: Iterable[str], between: str, first: int) -> list[str]:
     return list(made)
 
 
-def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
+def find(lines: Sequence[str], name: str = "", *, cut: bool) -> Table | None:
     """The table that lines with their ends are, or begin (`cut`).
 
-    `by_name`: the file's name says that it is one, so less must show it.
+    `name`: of the file. If it says that the file is a table, less must show it.
     """
+    if knows_its_columns(name) and (found := _with_known_columns(lines, cut=cut)):
+        return found
+    by_name = is_named_table(name)
     if fields := next((line for line in lines[:_ROWS] if line.startswith(_FIELDS)), ""):
         return _by_fields(fields.removeprefix(_FIELDS).split(), lines)
     separator = _SEPARATOR.fullmatch(lines[0]) if lines else None
@@ -319,6 +334,17 @@ def find(lines: Sequence[str], *, cut: bool, by_name: bool) -> Table | None:
     if best is not None and separator:
         return best[1]._replace(before=best[1].before + 1)
     return best[1] if best else None
+
+
+def _with_known_columns(lines: Sequence[str], *, cut: bool) -> Table | None:
+    """A table as `tablewriter` writes it: its first row has the names, even if they are numbers, and it may
+    have no other row.
+    """
+    dialect = Dialect(",")
+    rows = list(itertools.islice(Rows(lines, dialect, cut=cut), _ROWS))
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        return None
+    return _made(rows, dialect, 0, named=True)._replace(sample=rows[1:], certain=True)
 
 
 def _by_fields(names: list[str], lines: Sequence[str]) -> Table | None:

@@ -209,7 +209,7 @@ def written(count: int) -> None:
 
 
 def wide(lines: list[str]) -> None:
-    assert tables.find(lines, cut=False, by_name=True)
+    assert tables.find(lines, "t.csv", cut=False)
 
 
 class Frame:

@@ -5,6 +5,7 @@ is hostile or damaged costs itself, and is told.
 from __future__ import annotations
 
 import contextlib
+import csv
 import datetime
 import io
 import sqlite3
@@ -218,8 +219,6 @@ ROWS = st.lists(
 def test_what_is_written_into_a_database_is_read_back(
     tmp_path: Path, tables: list[list[tuple[Any, Any, str]]]
 ) -> None:
-    import csv
-
     path = tmp_path / "round.db"
     path.unlink(missing_ok=True)
     database(path, *(f"CREATE TABLE t{at} (i INT, f REAL, s TEXT)" for at in range(len(tables))))
@@ -249,8 +248,6 @@ def test_what_is_written_into_a_database_is_read_back(
 def test_what_is_written_into_a_sheet_is_read_back(
     tmp_path: Path, rows: list[tuple[str, float, bool]]
 ) -> None:
-    import csv
-
     (tmp_path / "round.xlsx").write_bytes(workbook({"S": sheet_rows([["s", "n", "b"], *rows])}))
     text = str(read_file(tmp_path / "round.xlsx", "round.xlsx").text)
     found = list(csv.reader(io.StringIO(text, newline="")))
@@ -269,6 +266,37 @@ def test_columns_of_parquet_keep_their_values(read: Reader) -> None:
     assert str(read("a.parquet", parquet(columns)).text) == (
         'i,f,s,b,t,l\n1,1.5,007,[2 bytes],True,"[1, null]"\n,,,,,[]\n4611686018427387904,,"a,""b""\nc",text,False,[]\n'
     )
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "shop.sqlite/orders"])
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("0,1\n1,2\n3,4\n", [{"0": 1, "1": 2}, {"0": 3, "1": 4}]),
+        ("0,1\n0,1\n", [{"0": 0, "1": 1}]),
+        ("name,age\n", []),
+        ("0\n", []),
+        ("2024-01-01\n2024-01-02\n", [{"2024-01-01": "2024-01-02"}]),
+    ],
+    ids=["numbers", "a row like the names", "no rows", "one column and no rows", "dates"],
+)
+def test_a_file_that_knows_its_columns_has_their_names_and_no_row_more_or_less(
+    name: str, text: str, rows: list[dict[str, Any]]
+) -> None:
+    assert forms.records(text, name) == rows
+
+
+@given(
+    st.lists(st.text("01 ab,\n\"'", max_size=3), min_size=1, max_size=3, unique=True),
+    st.lists(st.lists(st.text("01 ab,\n\"'", max_size=3), min_size=3, max_size=3), max_size=4),
+)
+def test_a_parquet_table_of_any_names_and_texts_has_as_many_records_as_rows(
+    names: list[str], values: list[list[str]]
+) -> None:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([names, *(row[: len(names)] for row in values)])
+    found = forms.records(out.getvalue(), "t.parquet")
+    assert len(found) == len(values)
 
 
 def test_a_value_is_told_as_text_that_says_the_same() -> None:

@@ -89,6 +89,17 @@ class _Written:
         return self._text
 
 
+_OF_ARGUMENTS = {
+    "FINAL got a": "an argument is a",
+    "which is no answer": "which cannot be sent",
+    "this answer": "an argument",
+    "delivered": "sent",
+    "deliver": "send",
+    "Deliver": "Send",
+}
+"""What `plain` says of an answer, and what that is of an argument."""
+
+
 class _Tool:
     def __init__(self, told: ToolDeclared) -> None:
         self.name = told["name"]
@@ -123,8 +134,10 @@ class _Tool:
         try:
             arguments = plain(given, wire.session()["max_request"])
         except (ValueError, TypeError) as wrong:
-            told = str(wrong).replace("this answer", "an argument").replace("delivered", "sent")
-            raise TypeError(f"{self.name}(): {told.replace('Deliver', 'Send')}") from None
+            told = str(wrong)
+            for word, here in _OF_ARGUMENTS.items():
+                told = told.replace(word, here)
+            raise TypeError(f"{self.name}(): {told}") from None
         for name in self._paths & arguments.keys():
             arguments[name] = _host_path(arguments[name])
         if self._wanted is not None:

@@ -65,8 +65,11 @@ def test_a_wrong_call_is_told_before_anything_is_sent(monkeypatch: pytest.Monkey
         assert "It is called so: f(n: int)" in str(error.value)
     with pytest.raises(TypeError, match="an argument"):
         f("x" * 20_000)
-    with pytest.raises(TypeError, match=r"f\(\)"):
-        f(lambda: 1)
+    for unsendable in (lambda: 1, object(), (one for one in "ab")):
+        with pytest.raises(TypeError, match=r"^f\(\): an argument is a") as error:
+            f(unsendable)
+        assert "FINAL" not in str(error.value)
+        assert "deliver" not in str(error.value).lower()
     assert not bodies
 
 

@@ -48,10 +48,10 @@ def serve(notebook: Path, *, browser: bool) -> None:
     try:
         address = _address(server, notebook, token)
         print(f"rlm: JupyterLab: {address}", file=sys.stderr)
-        print("rlm: Ctrl-C ends it.", file=sys.stderr, flush=True)
+        print("rlm: Ctrl-C stops it.", file=sys.stderr, flush=True)
         server.wait()
     except KeyboardInterrupt:
-        print("\nrlm: JupyterLab is being ended …", file=sys.stderr, flush=True)
+        print("\nrlm: stopping JupyterLab …", file=sys.stderr, flush=True)
     finally:
         _end(server)
 
@@ -59,7 +59,7 @@ def serve(notebook: Path, *, browser: bool) -> None:
 def _check_installed() -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise SetupError(
-            "JupyterLab is not installed where rlm is.",
+            "JupyterLab is not installed in the Python environment of rlm.",
             hint="Install it: pip install 'rlm-kernel[lab]'. Without it: rlm open --html, or rlm show",
         )
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
@@ -68,7 +68,7 @@ def _check_installed() -> None:
         KernelSpecManager().get_kernel_spec("rlm")
     except NoSuchKernel:
         print(
-            "rlm: Jupyter has no kernel for traces: the trace can be read, and its cells do not run. To "
+            "rlm: Jupyter has no kernel for traces: you can read the trace, but its cells do not run. To "
             "install the kernel: rlm kernelspec install",
             file=sys.stderr,
         )
@@ -114,7 +114,7 @@ def _address(server: subprocess.Popen[bytes], notebook: Path, token: str) -> str
         time.sleep(_LOOK)
     raise SetupError(
         "JupyterLab did not start.",
-        hint=f"What it says itself: jupyter lab {system.quoted(str(notebook))}",
+        hint=f"To see its own messages: jupyter lab {system.quoted(str(notebook))}",
     )
 
 

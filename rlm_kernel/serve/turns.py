@@ -54,7 +54,7 @@ class Turns:
         if self._inside.total() >= self._most or self._inside[key] >= self._share:
             raise Refused(
                 429,
-                f"The server is busy: {self._inside.total()} requests are there already.",
+                f"The server is busy: it already has {self._inside.total()} requests.",
                 code="rate_limit_exceeded",
                 retry_after=_RETRY,
             )

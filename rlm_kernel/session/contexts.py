@@ -82,9 +82,9 @@ def _refuse_paths(context: Any) -> None:
     )
     if any(isinstance(value, Path) for value in values):
         raise UsageError(
-            "The context has paths among other values.",
-            hint="Give paths alone, Path or [Path, …]; list(….values()) has those of a dict. Or read the "
-            "files yourself and give their texts.",
+            "The context mixes paths with other values.",
+            hint="Give only paths: Path or [Path, …]; for a dict, list(….values()). Or read the files "
+            "yourself and give their texts.",
         )
 
 
@@ -108,7 +108,7 @@ def _copy(source: Any, place: Path) -> None:
                 file.write(first)
                 shutil.copyfileobj(source, file, _BLOCK)
         else:
-            raise TypeError(f"it gave a {type(first).__name__}, and neither text nor bytes")
+            raise TypeError(f"reading it gave a {type(first).__name__}, not text or bytes")
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise UsageError(f"The context cannot be read: {error}.", hint=HINT) from error
 

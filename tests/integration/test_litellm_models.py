@@ -654,5 +654,5 @@ async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(
         make().complete(HELLO, role="sub", watch=Watch(retrying=lambda retry: bool(told.append(retry))))  # type: ignore[func-returns-value]
     )
     assert (problem.fault, problem.attempts, len(openai_env.requests)) == ("rate_limit", 1, 1)
-    assert problem.hint.startswith("Wait 3,600 s, as it asks for, or")
+    assert problem.hint.startswith("Wait 3,600 s, as the provider asks, or")
     assert told[0].asked == 3600

@@ -362,7 +362,7 @@ def test_a_folder_cannot_have_a_model_asked(
     edit(folder / "list.ipynb", lambda cells: cells["answer"].metadata.rlm.update(text="- service-9"))
     tested = only(RLM().test(folder))
     assert tested.verdict == "failed"
-    assert "there is no judge" in tested.detail
+    assert "none is named" in tested.detail
     assert openai_env.requests == []
 
 
@@ -383,7 +383,7 @@ def test_another_model_is_asked_and_unchanged_sub_calls_are_not(
     assert speakers.asked == []
     assert tested.used.calls == tested.before.calls
     assert suite.spent.known_cost > 0
-    assert list(tested.remarks) == ["the root model is another one"]
+    assert list(tested.remarks) == ["the root model is different"]
 
 
 def test_another_prompt_is_asked_of_the_models_and_children_with_it(

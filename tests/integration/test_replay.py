@@ -74,7 +74,7 @@ def test_a_trace_that_is_its_own_child_is_replayed_once(rlm: Rlm, trace: Path, r
     edit(trace, name_itself)
     done = rlm("replay", "--tree", str(trace), "--file", f"a.txt={recorded / 'a.txt'}")
     assert done.returncode == 1
-    assert done.stdout.count("this trace of a child RLM is one that it belongs to") == 1
+    assert done.stdout.count("this trace of a child RLM is its own ancestor") == 1
 
 
 def containers(client: Any) -> set[str]:

@@ -83,7 +83,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path, monkeypatch: pytest.
         await chat.type("How many\x1b\rlines now?\r", "3 in")
         await chat.type("", "1 turn,")
         await until(lambda: chat.text.rstrip("\b ").endswith("›"))
-        await chat.type("/undo\r", "taken back")
+        await chat.type("/undo\r", "was undone")
         await until(lambda: chat.text.rstrip("\b ").endswith("›"))
         await chat.type("\x04", "rlm stop` ends it")
         assert await chat.ended() == 0

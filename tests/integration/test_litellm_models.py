@@ -208,8 +208,8 @@ async def test_faults_that_may_pass_are_retried_and_then_told(
         ("quota", "rate_limit", 1, "billing"),
         ("bad_request", "bad_request", 1, "sub_llm"),
         ("too_long", "too_long", 1, "smaller pieces"),
-        ("content_filter", "refused", 1, "other words"),
-        ("refusal", "refused", 1, "other words"),
+        ("content_filter", "refused", 1, "differently"),
+        ("refusal", "refused", 1, "differently"),
         ("cut_length", "empty", 1, "sub_llm.max_tokens"),
     ],
 )

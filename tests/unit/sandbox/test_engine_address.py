@@ -113,7 +113,7 @@ def test_an_address_that_is_none_is_told_without_its_password(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    with pytest.raises(DockerError, match="no address") as caught:
+    with pytest.raises(DockerError, match="not the address") as caught:
         docker_host.connect()
     assert "secret" not in str(caught.value)
     assert caught.value.hint

@@ -32,14 +32,22 @@ SEED = 1
 
 def per_session(figures: Mapping[str, Any]) -> str:
     """A table of what each session costs, by how many there are at once."""
-    heads = ["sessions", "ready", "answered", "left", "start, s", "kernel at rest, MB", "at most, MB"]
+    heads = [
+        "sessions",
+        "ready",
+        "answered",
+        "containers left",
+        "start, s",
+        "kernel idle, MB",
+        "kernel maximum, MB",
+    ]
     heads += [
         "host, MB",
         "descriptors",
         "CPU of a start: kernel, engine, host, s",
-        "CPU in all: kernel, host, s",
+        "total CPU: kernel, host, s",
     ]
-    heads += ["notebook, beside it, journal, KB"]
+    heads += ["notebook, other files, journal, KB"]
     rows = []
     for one in figures["levels"]:
         rows.append(
@@ -89,8 +97,8 @@ def needs(figures: Mapping[str, Any], options: argparse.Namespace) -> str:
     disk = (one["notebook"] + one["beside"]) * options.sessions
     rows = [
         ["sessions", f"{rate:.1f} a second", f"{rate * options.peak:.1f} a second"],
-        ["a session's seconds, in the mean", f"{seconds:.0f}", ""],
-        ["sessions at once", f"{at_once:,.0f}", f"{at_once * options.peak:,.0f}"],
+        ["mean duration of a session, s", f"{seconds:.0f}", ""],
+        ["sessions at the same time", f"{at_once:,.0f}", f"{at_once * options.peak:,.0f}"],
         *(
             [
                 f"kernels' memory, {label}",
@@ -115,7 +123,7 @@ def needs(figures: Mapping[str, Any], options: argparse.Namespace) -> str:
         ],
         ["cores for starts", f"{rate * costs.start:.1f}", f"{rate * costs.start * options.peak:.1f}"],
         [
-            "cores in all",
+            "cores in total",
             f"{rate * (costs.start + costs.run):.1f}",
             f"{rate * (costs.start + costs.run) * options.peak:.1f}",
         ],
@@ -127,13 +135,13 @@ def needs(figures: Mapping[str, Any], options: argparse.Namespace) -> str:
         ],
         ["tokens, read and written", f"{sum(tokens) * options.sessions / 1e9:.1f} billion a day", ""],
         [
-            f"money, at ${options.prices[0]:g} and ${options.prices[1]:g} a million tokens",
+            f"money, at ${options.prices[0]:g} and ${options.prices[1]:g} per million tokens",
             f"${money * options.sessions:,.0f} a day",
             "",
         ],
         ["traces", f"{disk / GB:,.0f} GB and {options.sessions * 2 / 1e6:.0f} million files a day", ""],
     ]
-    return _table(["what", "in the mean", f"at the peak of {options.peak:g}"], rows)
+    return _table(["what", "mean", f"peak ({options.peak:g} times the mean)"], rows)
 
 
 def simulated(figures: Mapping[str, Any], options: argparse.Namespace) -> str:
@@ -161,7 +169,7 @@ def simulated(figures: Mapping[str, Any], options: argparse.Namespace) -> str:
                 ]
             )
     heads = ["limit of a kernel", "nodes", "places", "places taken: day, busiest hour"]
-    heads += ["CPU: day, busiest hour", "wait: half, 99 %, longest, s", "longest line"]
+    heads += ["CPU: day, busiest hour", "wait: median, 99 %, maximum, s", "longest queue"]
     return _table(heads, rows)
 
 
@@ -193,15 +201,15 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--levels", type=int, nargs="+", default=(1, 2, 4, 8, 16, 32), help="sessions at once to measure"
     )
     parser.add_argument("--limit", default="300m", help="memory of a kernel, when measuring")
-    parser.add_argument("--sessions", type=int, default=1_000_000, help="a day")
-    parser.add_argument("--peak", type=float, default=2.0, help="the rate at noon, to that in the mean")
+    parser.add_argument("--sessions", type=int, default=1_000_000, help="sessions per day")
+    parser.add_argument("--peak", type=float, default=2.0, help="ratio of the rate at noon to the mean rate")
     parser.add_argument(
         "--median", type=float, default=60.0, help="seconds that the models take in a session"
     )
     parser.add_argument("--sigma", type=float, default=0.8, help="how far these seconds are spread")
-    parser.add_argument("--prices", type=float, nargs=2, default=(0.25, 2.0), help="$ a million tokens")
-    parser.add_argument("--cores", type=int, default=16, help="of a node")
-    parser.add_argument("--node-memory", type=float, default=64.0, help="of a node, in GB")
+    parser.add_argument("--prices", type=float, nargs=2, default=(0.25, 2.0), help="$ per million tokens")
+    parser.add_argument("--cores", type=int, default=16, help="cores of a node")
+    parser.add_argument("--node-memory", type=float, default=64.0, help="memory of a node, in GB")
     parser.add_argument("--parts", type=float, nargs="+", default=(0.8, 0.9, 1.0, 1.1, 1.25))
     return parser.parse_args(arguments)
 

@@ -6,7 +6,7 @@ RLMError
 ├── SetupError            the machine lacks something                        exit 3
 │   ├── DockerError       no engine, no permission, or the engine refused
 │   ├── ImageError        the kernel image is missing or cannot be built
-│   ├── KeyringError      the system's keyring does not give a key, or take it
+│   ├── KeyringError      the system's keyring does not give or store a key
 │   └── LocalModelError   the embedded model cannot be fetched or started
 ├── ModelError            a model did not give a usable reply                exit 1 (3 for a missing key)
 ├── KernelError           the kernel could not be started or was lost        exit 1
@@ -15,14 +15,14 @@ RLMError
 ├── NoAnswer              an RLM ended without an answer, or with one of another type
 ├── FileRefused           a path that the user did not name, or cannot read  exit 2
 ├── TraceError            a trace cannot be read                             exit 1
-│   └── TraceNotWritten   there is no room for it, or no folder any more
-├── CallCancelled         its cell was interrupted
+│   └── TraceNotWritten   the disk is full, or its folder is gone
+├── CallCancelled         the cell of the call was interrupted
 ├── NoRecord              a replayed cell made a call that has no record     exit 1
 ├── ToolError             a tool of the host failed, or may not be called
 ├── RecordedFailure       a call failed in the recorded run, so it does again
-└── InternalError         all that nobody foresaw: a fault of our own        exit 1
+└── InternalError         anything unexpected: a bug in rlm_kernel           exit 1
 
-Each carries `message` (what happened and why) and `hint` (what to do next).
+Each has `message` (what happened and why) and `hint` (what to do next).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _Result = TypeVar("_Result")
 _TOLD = 500
 """Characters of a foreign error's text."""
 _SHOW = (
-    "`rlm --debug …`, with the same command behind it, shows where it happened; for Python programs the "
-    "error has it as its cause."
+    "To see where it happened, run the same command with `rlm --debug …`; in Python, see the error's "
+    "__cause__."
 )
 
 
 class RLMError(Exception):
-    """Base of all errors here. `hint` says what to do next; `exit_code` is what `rlm` ends with.
+    """Base class of all errors here. `hint` says what to do next; `exit_code` is the exit code of `rlm`.
 
-    `in_cell` names the exception of `rlm_runtime.wire` as which code in the kernel sees it.
+    `in_cell` is the name of the exception in `rlm_runtime.wire` that code in the kernel sees.
     """
 
     exit_code = 1
@@ -77,8 +77,9 @@ class FileRefused(UsageError):
 
 
 class TextWanted(UsageError):
-    """A loaded file was named where its text is needed; the message is the number of characters that can be
-    taken.
+    """A call named a loaded file where it needs the file's text.
+
+    The message is the number of characters that the call can take.
     """
 
     in_cell = "TextWanted"
@@ -91,7 +92,7 @@ class SetupError(RLMError):
 
 
 class DockerError(SetupError):
-    """No engine, no permission on its socket, or a refusal of the engine."""
+    """There is no engine, no permission to use its socket, or the engine refused a request."""
 
 
 class ImageError(SetupError):
@@ -99,7 +100,7 @@ class ImageError(SetupError):
 
 
 class KeyringError(SetupError):
-    """The system's keyring does not give a key, or take it.
+    """The system's keyring does not give or store a key.
 
     `kind`: "none" (there is no keyring), "locked", "late" (no answer in time), or "failed".
     """
@@ -131,12 +132,12 @@ ModelFault = Literal[
 class ModelError(RLMError):
     """A model gave no usable reply, after `attempts` tries.
 
-    `fault` is the kind; `auth` and `unknown_model` are set-up errors; `own_timeout`: the time-out that code
-    gave its call was over.
+    `fault` is the kind of failure. `auth` and `unknown_model` are set-up errors; `own_timeout` means that the
+    time-out that the code gave for its call ran out.
 
-    `no_credit`: the account's quota is used up, so that every other call fails, too.
+    `no_credit`: the account's quota is used up, so all other calls fail, too.
 
-    `spent`: a Completion with what the tries used all the same (a reply without text is paid for); None for
+    `spent`: a Completion with what the tries used anyway (a reply without text still costs money); None for
     nothing.
     """
 
@@ -170,7 +171,7 @@ class KernelError(RLMError):
 
 
 class WorkerLost(RLMError):
-    """Several workers of a cluster have ended, one after the other, while they answered this question."""
+    """Several workers of a cluster ended, one after the other, while they answered this question."""
 
 
 class BudgetExceeded(RLMError):
@@ -184,9 +185,9 @@ class BudgetExceeded(RLMError):
 
 
 class NoAnswer(RLMError):
-    """An RLM ended without an answer, or with one that is not of the type that was asked for.
+    """An RLM ended without an answer, or its answer does not have the requested type.
 
-    `of_budget`: because of a limit.
+    `of_budget`: a limit was the reason.
     """
 
     in_cell = "LLMError"
@@ -202,23 +203,23 @@ class TraceError(RLMError):
 
 
 class TraceNotWritten(TraceError):
-    """The disk does not take a trace: it is full, or the folder is gone or closed."""
+    """A trace cannot be written: the disk is full, or the folder is gone or not writable."""
 
 
 class ToolError(RLMError):
-    """A function of the host that code called has failed, or may not be called so."""
+    """A host function that the code called failed, or must not be called in this way."""
 
     in_cell = "ToolError"
 
 
 class CallCancelled(RLMError):
-    """A call of a cell that was interrupted."""
+    """A call was cancelled because its cell was interrupted."""
 
     in_cell = "Cancelled"
 
 
 class NoRecord(RLMError):
-    """A replayed cell made a call that the trace has no record of; nothing was sent."""
+    """A replayed cell made a call that is not recorded in the trace; nothing was sent."""
 
     in_cell = "NoRecord"
 
@@ -232,7 +233,7 @@ class RecordedFailure(RLMError):
 
 
 class InternalError(RLMError):
-    """Something that nobody foresaw: a fault of rlm_kernel's own, or the system refused something.
+    """An unexpected error: a bug in rlm_kernel, or the system refused something.
 
     The cause has the traceback.
     """
@@ -284,4 +285,4 @@ def _foreign(error: BaseException) -> str:
         said = " ".join(str(error).split())
     except Exception:  # its text may be what is wrong with it
         said = ""
-    return f"This is a fault of rlm_kernel's own: {type(error).__name__}{f': {said[:_TOLD]}' if said else ''}"
+    return f"This is a bug in rlm_kernel: {type(error).__name__}{f': {said[:_TOLD]}' if said else ''}"

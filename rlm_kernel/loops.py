@@ -142,7 +142,7 @@ async def connect_pipe(protocol: Callable[[], asyncio.BaseProtocol], path: str) 
     if not hasattr(loop, "create_pipe_connection"):
         raise OSError(
             errno.ENOTSUP,
-            "this event loop has no named pipes: use asyncio.ProactorEventLoop, or Docker over tcp",
+            "this event loop does not support named pipes: use asyncio.ProactorEventLoop, or Docker over tcp",
             path,
         )
     await loop.create_pipe_connection(protocol, path.replace("/", "\\"))

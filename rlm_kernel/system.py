@@ -374,5 +374,7 @@ def engine_access() -> str:
     if sys.platform == "win32":
         return "Add your account to the group docker-users, then log in again."
     if sys.platform == "darwin":
-        return "Start Docker Desktop as the user who asks, and let it make its socket (Settings, Advanced)."
+        return (
+            "Start Docker Desktop as the user who runs rlm, and let it make its socket (Settings, Advanced)."
+        )
     return "Join the docker group: `sudo usermod -aG docker $USER`, then log in again."

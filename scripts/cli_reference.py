@@ -26,7 +26,7 @@ plain lines replace the live view ([subcalls.md](subcalls.md#see-it-happen)).
 (`prompt`, `completion`, `cached`, `written`, `reasoning`), `cost` (null if unknown), `known_cost`, `seconds`, `models` (calls, tokens and cost by model),
 `stop_reason`, `forced`.
 [subcalls.md](subcalls.md#the-numbers) defines them. `rlm run` and `rlm chat` print it before the summary for the [memory](memory.md), so
-its figures are those of the question alone.
+its figures cover only the question.
 
 | exit code | meaning |
 | --- | --- |
@@ -37,16 +37,16 @@ its figures are those of the question alone.
 | 130 | interrupted |
 
 **Ctrl-C** (or SIGTERM, or SIGHUP) stops the running cell, removes the container and closes the trace. The last line says what was done,
-what it cost and how to go on. A second one ends the process at once, and the container with it.
+what it cost and how to continue. A second one ends the process at once, and the container with it.
 
-**The answer comes first.** rlm prints it, and writes it into the trace, as soon as it is there, before it removes the container and
+**The answer comes first.** rlm prints it, and writes it into the trace, as soon as it is ready, before it removes the container and
 cleans up. After that a signal ends the command sooner and changes nothing: the exit code is 0. Cleaning up may take about ten seconds.
-Then rlm leaves an engine that does not answer, and its container ends by itself.
+After that, rlm stops waiting for an engine that does not answer, and its container ends by itself.
 
-**Errors** are a line or two, which say what to type next. A fault in rlm_kernel itself is reported in the same way and says that it is
-one; the trace is closed in any case. `--debug` before the command (`rlm --debug ask …`) shows the traceback.
+**Errors** take one or two lines, which say what to type next. A bug in rlm_kernel itself is reported in the same way, as a bug; the
+trace is closed in any case. `--debug` before the command (`rlm --debug ask …`) shows the traceback.
 
-**Standard streams** may be closed, full, without a reader, or in an encoding that lacks characters. The run goes on to its end, and the
+**Standard streams** may be closed, full, without a reader, or in an encoding that lacks characters. The run continues to its end, and the
 answer is in the trace. If rlm could not write everything to stdout, the exit code is 1, and stderr says why. rlm escapes characters that
 the encoding of stdout lacks (`\\xe9`; with `--json` as JSON does), and says so on stderr.
 

@@ -43,7 +43,7 @@ def show_evidence(evidence: Sequence[Evidence]) -> None:
     for line in listed(evidence[:_PASSAGES], width):
         print(printable(line), file=sys.stderr)
     if len(evidence) > _PASSAGES:
-        print(f"… and {len(evidence) - _PASSAGES:,} more passages, which the trace has", file=sys.stderr)
+        print(f"… and {len(evidence) - _PASSAGES:,} more passages in the trace", file=sys.stderr)
 
 
 def _render(answer: str) -> None:

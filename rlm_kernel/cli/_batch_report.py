@@ -75,10 +75,10 @@ class Report:
         if not self.tally.begun:
             return ""
         stopped = min(self.tally.begun - self.tally.asked, self.tally.places)
-        left = f" ({counted(stopped, 'other')} stopped half-way, asked anew then)" if stopped else ""
+        left = f" ({counted(stopped, 'other')} stopped; the next run asks them again)" if stopped else ""
         return (
-            f" after {self._asked()}{left}. What has an answer is in {shown_path(self._out)}; "
-            f"to go on:\n{self.go_on}"
+            f" after {self._asked()}{left}. The answers are in {shown_path(self._out)}; "
+            f"to continue:\n{self.go_on}"
         )
 
     def lines(self, *, next_: bool) -> Iterator[str]:
@@ -92,7 +92,7 @@ class Report:
         told = [
             self._asked(),
             *([f"{earlier:,} in the results before"] if earlier else []),
-            *([f"{now.changed:,} asked anew because they have changed"] if now.changed else []),
+            *([f"{now.changed:,} asked again because they changed"] if now.changed else []),
             *([f"{now.again:,} asked again"] if now.again else []),
         ]
         yield f"this run: {', '.join(told)}"
@@ -136,7 +136,7 @@ class Report:
         told = [
             *([f"{none:,} without an answer"] if none else []),
             *([f"{failed:,} failed"] if failed else []),
-            *([f"{counted(now.bad, 'line')} left out"] if now.bad else []),
+            *([f"{counted(now.bad, 'line')} skipped"] if now.bad else []),
         ]
         return f", {', '.join(told)}{f' ({kinds})' if kinds else ''}" if told else ""
 

@@ -39,9 +39,9 @@ COMMANDS = {
     "/status": "show files, variables, cost and the container",
     "/trace": "show the path of the notebook",
     "/cost": "show what the session has used so far",
-    "/undo": "take the last question back",
-    "/stop": "end the session and leave; the trace stays",
-    "/quit": "leave; the session stays",
+    "/undo": "undo the last question",
+    "/stop": "end the session and leave; the trace is kept",
+    "/quit": "leave; the session continues",
 }
 _SHOWN = 300
 
@@ -87,7 +87,8 @@ class Chat:
 
             idle = duration(self._kept.idle)
             self._tell(
-                "The session stays. `rlm chat` continues it, `rlm stop` ends it; it ends by itself after "
+                "The session keeps running. `rlm chat` continues it, `rlm stop` ends it; it ends by itself "
+                "after "
                 f"{idle} without use."
             )
         return 0 if self._answered else NO_ANSWER
@@ -190,7 +191,7 @@ class Chat:
         if word not in known:
             near = difflib.get_close_matches(word, known, 1)
             raise UsageError(
-                f"There is no {printable(word)}.",
+                f"There is no command {printable(word)}.",
                 hint=f"Did you mean {near[0]}?" if near else "/help lists the commands.",
             )
         await getattr(self, f"_do_{word[1:]}")("".join(rest))
@@ -211,14 +212,14 @@ class Chat:
             paths = [Path(word) for word in system.words(rest)]
         except ValueError as error:
             raise UsageError(
-                f"That cannot be read as paths: {error}.", hint="Put a path with spaces into quotes."
+                f"These are not valid paths: {error}.", hint="Put quotes around a path that has spaces."
             ) from None
         if not paths:
-            raise UsageError("Nothing to load.", hint="/load PATH …")
+            raise UsageError("No file is named.", hint="/load PATH …")
         if Path("-") in paths:
             raise UsageError(
-                "Files cannot be read from standard input here: your messages come from it.",
-                hint="Name a file.",
+                "/load cannot read standard input: your messages come from there.",
+                hint="Name a file instead.",
             )
         with self._view:
             lines = await self._kept.load(paths)

@@ -66,5 +66,7 @@ def meant(message: str) -> str:
 
 def _instead(command: str, message: str) -> str:
     if command in ("ask", "run", "chat", "fork", "resume"):
-        return "A question is typed here as it is, without `rlm` and without quotes."
-    return f"Leave with Ctrl-D, then type it. To send it as a question: {quoted(message)}"
+        return "Type a question here as it is, without `rlm` and without quotes."
+    return (
+        f"To run it, leave with Ctrl-D and type it in the shell. To send it as a question: {quoted(message)}"
+    )

@@ -43,7 +43,7 @@ def approval_in(view: LiveView) -> Approve | None:
     async def ask(wanted: Expected) -> bool | Literal["always"]:
         nonlocal always
         if not always:
-            answer = await _answer(view, f"{_worded(wanted)} Go on? [y/N/a=always for this run] ")
+            answer = await _answer(view, f"{_worded(wanted)} Continue? [y/N/a=always for this run] ")
             always = answer in ("a", "always")
             if not always:
                 return answer in _YES
@@ -95,12 +95,12 @@ def _worded(wanted: Expected) -> str:
     model = _one_line(wanted.model)
     spent = f"have cost about {dollars(wanted.spent)} so far"
     if wanted.calls == 1 and wanted.spent:
-        what = f"the code's calls {spent}, and it goes on with calls of {model}"
+        what = f"the code's calls {spent}, and it wants to continue to call {model}"
     else:
         calls = f"{wanted.calls:,} calls" if wanted.calls != 1 else "a call"
-        before = f", beside calls that {spent}" if wanted.spent else ""
-        what = f"the code wants {calls} of {model}, about {dollars(wanted.cost)}{before}"
-    return f"{what}; there is no limit on the cost."
+        before = f", in addition to calls that {spent}" if wanted.spent else ""
+        what = f"the code wants to make {calls} of {model}, for about {dollars(wanted.cost)}{before}"
+    return f"{what}; no cost limit is set."
 
 
 def _shown(path: Path) -> str:

@@ -23,7 +23,7 @@ ENGINE = Annotated[
         SANDBOX,
         "--engine",
         metavar="local|ray|ray://HOST:PORT",
-        help="Where they are answered: on this machine, or by the nodes of a Ray cluster.",
+        help="Where the questions are answered: on this machine, or by the nodes of a Ray cluster.",
     ),
 ]
 LOCAL = "local"
@@ -44,7 +44,7 @@ def checked_engine(name: str) -> str:
     """Raises UsageError."""
     if name in (LOCAL, "ray") or name.startswith("ray://"):
         return name
-    raise UsageError(f"There is no engine {name!r}.", hint="It is local, ray, or ray://HOST:PORT.")
+    raise UsageError(f"There is no engine {name!r}.", hint="Choose local, ray, or ray://HOST:PORT.")
 
 
 def engine_of(

@@ -57,10 +57,10 @@ def _serve(notebook: Path, kernels: str, *, browser: bool) -> None:
     try:
         address = _address(server, notebook, token)
         print(f"rlm: JupyterLab: {address}", file=sys.stderr)
-        print("rlm: Ctrl-C ends it.", file=sys.stderr, flush=True)
+        print("rlm: Ctrl-C stops it.", file=sys.stderr, flush=True)
         server.wait()
     except KeyboardInterrupt:
-        print("\nrlm: JupyterLab is being ended …", file=sys.stderr, flush=True)
+        print("\nrlm: stopping JupyterLab …", file=sys.stderr, flush=True)
     finally:
         _end(server)
 
@@ -68,7 +68,7 @@ def _serve(notebook: Path, kernels: str, *, browser: bool) -> None:
 def _check_installed() -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise SetupError(
-            "JupyterLab is not installed where rlm is.",
+            "JupyterLab is not installed in the Python environment of rlm.",
             hint="Install it: pip install 'rlm-kernel[lab]'. Without it: rlm open --html, or rlm show",
         )
 
@@ -117,7 +117,7 @@ def _address(server: subprocess.Popen[bytes], notebook: Path, token: str) -> str
         time.sleep(_LOOK)
     raise SetupError(
         "JupyterLab did not start.",
-        hint=f"What it says itself: jupyter lab {system.quoted(str(notebook))}",
+        hint=f"To see its own messages: jupyter lab {system.quoted(str(notebook))}",
     )
 
 

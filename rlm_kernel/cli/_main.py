@@ -114,14 +114,14 @@ def _wrong_usage(error: Any) -> int:
 
 
 _ELSEWHERE = {
-    "'exec'": "Code of your own runs in the session's kernel with: rlm attach",
+    "'exec'": "To run your own code in the session's kernel: rlm attach",
     "'export-buffers'": "rlm status counts the buffers; rlm attach shows them: print(buffers)",
     "'reset'": "rlm stop ends the session, and rlm init FILE starts another.",
     "'init-repo'": "rlm init FOLDER loads all files of a folder.",
     "'init-dir'": "rlm init FOLDER loads all files of a folder.",
-    "--workspace": "Where sessions are remembered is the setting session.dir: RLM_SESSION__DIR=FOLDER",
-    "--env-file": "API keys are read from .env in the working folder.",
-    "--state": "A session is named with --session NAME.",
+    "--workspace": "The setting session.dir says where rlm keeps sessions: RLM_SESSION__DIR=FOLDER",
+    "--env-file": "rlm reads API keys from .env in the current directory.",
+    "--state": "Name a session with --session NAME.",
 }
 """Commands and options of an earlier RLM command line, and what does the same here."""
 
@@ -133,7 +133,7 @@ def _advice(message: str, command: str) -> list[str]:
     if message.startswith("No such command") and " " in message.partition("'")[2].partition("'")[0]:
         advice.append('To ask a question: rlm ask "How many …?" -f FILE')
     if message.startswith("Got unexpected extra argument"):
-        advice.append("Put a question, or a name with spaces, into quotes. Name files with -f FILE.")
+        advice.append("Put quotes around a question or a name that has spaces. Name files with -f FILE.")
     if message.startswith("No such option") and "Did you mean" not in message:
         advice.append(f"If the text itself begins with a dash, put it last, after --: {command} … -- TEXT")
     return [*advice, f"`{command} -h` shows the help."]

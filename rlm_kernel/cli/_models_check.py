@@ -32,7 +32,9 @@ def check_and_report(options: SettingsOptions, *, as_json: bool) -> None:
     settings = options.settings()
     rows = run(check_models(settings, lambda line: typer.echo(printable(f"rlm: {line}"), err=True)))
     if not rows:
-        raise ConfigError("No model is configured.", hint="Name one in RLM_MODEL, or in config.json.")
+        raise ConfigError(
+            "No model is configured.", hint="Name one with -m, in RLM_MODEL, or in config.json."
+        )
     if as_json:
         typer.echo(json_line({"ok": _ok(rows), "cost": _cost(rows), "models": [_plain(row) for row in rows]}))
     else:
@@ -74,8 +76,8 @@ def _table(rows: Sequence[Checked]) -> Iterator[str]:
             yield f"  {row.error.message}"
             yield from (f"  → {line}" for line in row.error.hint.splitlines())
     cost = _cost(rows)
-    yield "Prices are US dollars per million tokens; ? is not known."
-    yield f"This check cost {f'${cost:.6f}' if cost is not None else 'an amount that is not known'}."
+    yield "Prices are US dollars per million tokens; ? means not known."
+    yield f"This check cost {f'${cost:.6f}' if cost is not None else 'an unknown amount'}."
 
 
 def _cells(row: Checked) -> tuple[str, ...]:

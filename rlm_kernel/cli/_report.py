@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlm_kernel.session.result import Result
     from rlm_kernel.views.live import LiveView
 
-NOTHING_ASKED = " before a model was asked; nothing was spent."
+NOTHING_ASKED = " before any model was asked; nothing was spent."
 
 
 def run_and_report(
@@ -108,7 +108,7 @@ class Report:
 
 
 def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Callable[[], str]:
-    """For `run_to_end`: " after 3 turns … to go on:", and on a line of its own "rlm resume TRACE".
+    """For `run_to_end`: " after 3 turns … To continue:", and on a line of its own "rlm resume TRACE".
 
     `go_on`: the command to type, instead of `rlm resume TRACE`.
     """
@@ -121,13 +121,13 @@ def so_far_of(view: LiveView, trace: Callable[[], Path], go_on: str = "") -> Cal
             return ""
         path = system.quoted(shown_path(trace()))
         if outcome.answer is not None:
-            return f" after the answer, which is in the trace: {path}"
+            return f" after the answer. The trace has it: {path}"
         done = (
             f"after {totals.line()}"
             if totals.turns
             else "during the root model's first reply, for which the provider may charge"
         )
-        return f" {done}. The trace has all of it; to go on:\n{go_on or f'rlm resume {path}'}"
+        return f" {done}. The trace has everything so far. To continue:\n{go_on or f'rlm resume {path}'}"
 
     return tell
 
@@ -139,7 +139,7 @@ def worded(question: str) -> str:
         if question == "-":
             if sys.stdin.isatty():
                 raise UsageError(
-                    "Standard input is a terminal; the question cannot come from it.",
+                    "Standard input is a terminal, so rlm cannot read the question from it.",
                     hint="cat question.txt | rlm ask - -f FILE",
                 )
             typed = sys.stdin.buffer.read()

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 NOT_WRITTEN = 1
 """Exit code where there was something to print, and stdout did not take it."""
 _WHY = {
-    errno.EBADF: "it is closed",
-    errno.EPIPE: "nobody reads it any more",
+    errno.EBADF: "it was closed",
+    errno.EPIPE: "its reader has closed it",
     errno.EIO: "the terminal is gone",
 }
 _ESCAPED = "rlm-escaped"
@@ -156,8 +156,8 @@ def settle(code: int) -> int:
         print(f"rlm: the output could not be written completely: {why}.", file=sys.stderr)
     elif encoding:
         print(
-            f"rlm: standard output is {encoding}; other characters were escaped. PYTHONIOENCODING=utf-8 "
-            "keeps them.",
+            f"rlm: standard output is {encoding}; rlm escaped the characters that it lacks. "
+            "PYTHONIOENCODING=utf-8 keeps them.",
             file=sys.stderr,
         )
     sys.stderr.flush()

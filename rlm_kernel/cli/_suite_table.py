@@ -90,7 +90,7 @@ def _sum(suite: Suite) -> str:
     names = ("same", "differs", "failed", "skipped")
     counts = ", ".join(f"{suite.count(name)} {name}" for name in names if suite.count(name))  # type: ignore[arg-type]
     judge = f" ({suite.judged.money()} of it for the judge)" if suite.judged.calls else ""
-    return f"{counts} in {suite.seconds:.1f} s. Asked of models: {_paid(suite.spent)}{judge}."
+    return f"{counts} in {suite.seconds:.1f} s. Model calls: {_paid(suite.spent)}{judge}."
 
 
 def _paid(spent: Totals) -> str:

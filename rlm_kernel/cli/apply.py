@@ -21,20 +21,31 @@ def apply(
             "--file",
             "-f",
             metavar="PATH",
-            help="New file, folder or glob; - is stdin. OLD=PATH: which of the trace's files it stands for. "
+            help="New file, folder or glob; - is stdin. OLD=PATH says which file of the trace it replaces. "
             "Repeatable.",
             autocompletion=_complete.files,
         ),
     ] = None,
     question: Annotated[
         int | None,
-        option(INPUT, "--question", metavar="N", help="Up to this question of the trace. Default: all."),
+        option(
+            INPUT,
+            "--question",
+            metavar="N",
+            help="Apply the code up to this question of the trace. Default: all questions.",
+        ),
     ] = None,
     root: Annotated[
-        bool, option(MODELS, "--root/--no-root", help="Whether the root model may be woken. Default: it may.")
+        bool,
+        option(
+            MODELS,
+            "--root/--no-root",
+            help="Whether rlm may ask the root model where it is needed. Default: yes.",
+        ),
     ] = True,
     reuse: Annotated[
-        bool, option(MODELS, "--reuse", help="Take the trace's answers for sub-calls that ask the very same.")
+        bool,
+        option(MODELS, "--reuse", help="Use the trace's answers for sub-calls with exactly the same prompt."),
     ] = False,
     out: TRACE_OUT = None,
     *,
@@ -43,9 +54,9 @@ def apply(
     """Run a trace's code on other files.
 
     Its cells run with live sub-calls and without the root model, in a new notebook. The root model is asked
-    only where a cell fails, the input has another form, a result is empty, or the code has in it what the
-    root model had read in the earlier files. Models and limits that you do not give are those of the trace;
-    limits count from here. Exit codes: as of rlm ask.
+    only if a cell fails, the input has another form, a result is empty, or the code contains something that
+    the root model had read in the earlier files. Models and limits that you do not give are taken from the
+    trace; limits count from here. Exit codes: as for rlm ask.
     """
     from rlm_kernel.session.applying.apply import apply as run
 

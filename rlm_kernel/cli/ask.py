@@ -20,7 +20,7 @@ def ask(question: QUESTION, file: FILES = None, trace: TRACE_OUT = None, *, opti
     """Ask one question about files of any size.
 
     Prints the answer on stdout, progress and cost on stderr. Exit codes: 0 answered, 1 no answer, 2 wrong
-    usage, 3 installation, 130 interrupted.
+    usage, 3 missing set-up, 130 interrupted.
     """
     question = worded(question)
     settings = options.settings()

@@ -45,7 +45,7 @@ def attach(
 ) -> None:
     """Open a console on the kernel of a running question.
 
-    You and the model share variables, and your cells wait for each other. The model is told of your cells,
+    You and the model share variables, and your cells wait for each other. The model learns about your cells,
     and the trace records them as yours. Only the model can call sub-models, load files and give the answer.
     Ctrl-C stops your cell; Ctrl-D leaves, and the run continues. When the run ends, so does the console.
     """

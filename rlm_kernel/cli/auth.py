@@ -28,8 +28,8 @@ _Provider = Annotated[
     str,
     typer.Argument(
         metavar="PROVIDER",
-        help="By litellm's name, such as openai or anthropic; a model, or a variable such as OPENAI_API_KEY, "
-        "is understood too.",
+        help="Name that litellm uses, such as openai or anthropic. A model, or a variable such as "
+        "OPENAI_API_KEY, works too.",
         show_default=False,
         autocompletion=_complete.providers,
     ),
@@ -55,30 +55,31 @@ def add(
     context: typer.Context,
     provider: _Provider,
     key_stdin: Annotated[
-        bool, typer.Option("--key-stdin", help="Read the key from standard input, and do not ask for it.")
+        bool, typer.Option("--key-stdin", help="Read the key from standard input instead of asking for it.")
     ] = False,
 ) -> None:
     """Put a provider's API key into the keyring.
 
-    It is asked for without echo; without a terminal it is read from standard input. An older one is replaced.
+    rlm asks for it without showing what you type; without a terminal it reads standard input. An older key is
+    replaced.
     """
     from rlm_kernel.config import find_api_keys, load_api_keys
     from rlm_kernel.models._keyring import add_key, key_name
 
     if context.args:
         raise UsageError(
-            "A key does not belong into the command: other users and the shell's history see it.",
-            hint="Have the provider withdraw it if it was a real one. Then type: rlm auth add PROVIDER",
+            "Do not write a key into the command: other users and the shell's history can see it.",
+            hint="If it was a real key, revoke it at the provider. Then type: rlm auth add PROVIDER",
         )
     name = key_name(_named(provider))
     written = _asked(name, only_stdin=key_stdin)
     backend = add_key(name, written)
     typer.echo(f"rlm: {name} is in the keyring ({backend}).", err=True)
     if "plaintext" in backend.lower():
-        typer.echo("rlm: this keyring keeps keys unencrypted, in a file.", err=True)
+        typer.echo("rlm: this keyring stores keys unencrypted, in a file.", err=True)
     load_api_keys()
     if (place := find_api_keys().get(name)) not in (None, "keyring"):
-        typer.echo(f"rlm: {name} is also set in {_told(place)}, which counts first.", err=True)
+        typer.echo(f"rlm: {name} is also set in {_told(place)}, which takes precedence.", err=True)
 
 
 @auth_app.command("list", cls=GroupedCommand)
@@ -120,7 +121,7 @@ def _lines(rows: Sequence[_Row]) -> Iterator[str]:
     second = max((len(row.name) for row in rows), default=0)
     for row in rows:
         unused = row.in_keyring and row.source != "keyring"
-        note = "the one in the keyring is not used" if unused else "cannot be had" if row.problem else ""
+        note = "the one in the keyring is not used" if unused else "not available" if row.problem else ""
         yield f"{row.provider or '-':{first}}  {row.name:{second}}  {row.source}{note and f' ({note})'}"
 
 
@@ -143,8 +144,8 @@ def _named(provider: str) -> str:
     if found is None:
         near = nearest(written.partition("/")[0], known_providers()) if len(written) < _LONG else None
         hint = (
-            "Write it as litellm does, such as openai, anthropic or openrouter, or write the variable of "
-            "`api_key_env`. If you wrote a key there, others may have seen it."
+            "Use the name that litellm uses, such as openai, anthropic or openrouter, or the variable of "
+            "`api_key_env`. If you typed a key there, others may have seen it."
         )
         raise UsageError("There is no provider of that name.", hint=f"{did_you_mean(near)} {hint}".strip())
     return found
@@ -161,7 +162,7 @@ def _asked(name: str, *, only_stdin: bool) -> str:
     if sys.stdin.isatty() and not only_stdin:
         import getpass
 
-        return getpass.getpass(f"{name} (is not shown): ", sys.stderr)
+        return getpass.getpass(f"{name} (your typing is not shown): ", sys.stderr)
     read = sys.stdin.buffer.read(_MOST)
     encoding = "utf-16" if read[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     return read.decode(encoding, "replace")

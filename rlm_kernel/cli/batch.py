@@ -56,7 +56,7 @@ def batch(
             INPUT,
             "--each",
             metavar="GLOB",
-            help="Ask the question of each of these files. Repeatable.",
+            help="Ask the question about each of these files. Repeatable.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -66,12 +66,14 @@ def batch(
             INPUT,
             "--rows",
             metavar="FILE",
-            help="Ask the question of each row of this table; {column} in the question is its value.",
+            help="Ask the question about each row of this table; {column} in the question stands for the "
+            "value in that column.",
             autocompletion=_complete.files,
         ),
     ] = None,
     id_: Annotated[
-        str | None, option(INPUT, "--id", metavar="COLUMN", help="Column of --rows with the ids of results.")
+        str | None,
+        option(INPUT, "--id", metavar="COLUMN", help="Column of --rows that has the ids of the results."),
     ] = None,
     file: FILES = None,
     out: Annotated[
@@ -80,7 +82,8 @@ def batch(
             OUTPUT,
             "--out",
             metavar="FILE",
-            help="Results, a line each; what is in it is not asked again. Default: beside the questions.",
+            help="Results file, one line per question. Questions already in it are not asked again. "
+            "Default: beside the questions.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -102,36 +105,51 @@ def batch(
             "-j",
             min=1,
             metavar="N",
-            help="Questions at one time; each has a container. Default: as many as there is room for.",
+            help="Number of questions asked at the same time; each has its own container. Default: as many "
+            "as fit "
+            "into memory.",
         ),
     ] = None,
     engine: ENGINE = LOCAL,
     max_cost_all: Annotated[
         float | None,
-        option(LIMITS, "--max-cost-all", metavar="USD", min=0, help="US dollars for all questions together."),
+        option(
+            LIMITS,
+            "--max-cost-all",
+            metavar="USD",
+            min=0,
+            help="Maximum cost of all questions together, in US dollars.",
+        ),
     ] = None,
     max_tokens_all: Annotated[
         int | None,
-        option(LIMITS, "--max-tokens-all", metavar="N", min=0, help="Tokens for all questions together."),
+        option(
+            LIMITS,
+            "--max-tokens-all",
+            metavar="N",
+            min=0,
+            help="Maximum number of tokens of all questions together.",
+        ),
     ] = None,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Ask those again that failed of what may be over by now."),
+        typer.Option("--retry-failed", help="Ask questions again that failed for a temporary reason."),
     ] = False,
     retry_all: Annotated[
-        bool, typer.Option("--retry-all", help="Ask all again that failed or have no answer.")
+        bool, typer.Option("--retry-all", help="Ask all questions again that failed or have no answer.")
     ] = False,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on although the first questions all fail alike.")
+        bool,
+        typer.Option("--keep-going", help="Continue even if the first ten questions fail in the same way."),
     ] = False,
     *,
     options: RunOptions,
 ) -> None:
-    """Ask many questions, each in a container of its own.
+    """Ask many questions, each in its own container.
 
-    Each result is a line of the file of results as soon as it is there. The same command goes on where it was
-    stopped, and asks nothing twice. Options for models and limits hold for each question. Exit codes: 0 all
-    answered, 1 some failed or have no answer, 2 wrong usage, 3 installation, 130 interrupted.
+    Each result is written to the results file as soon as it is ready. The same command continues where it was
+    stopped, and asks nothing twice. Options for models and limits apply to each question. Exit codes: 0 all
+    answered, 1 some failed or have no answer, 2 wrong usage, 3 missing set-up, 130 interrupted.
     """
     from rlm_kernel.session.batch.fields import has_fields
 
@@ -189,9 +207,12 @@ def _asked(
     from rlm_kernel.session.batch.rows import STDIN, count_rows
 
     if each and rows:
-        raise UsageError("--each and --rows do not go together.", hint="Ask two batches.")
+        raise UsageError("--each and --rows cannot be used together.", hint="Run two batches, one with each.")
     if id_ is not None and rows is None:
-        raise UsageError("--id names a column of --rows.", hint='Lines of a file have their own: {"id": …}')
+        raise UsageError(
+            "--id names a column of --rows, and there is no --rows.",
+            hint='Questions in a file have their own ids: {"id": …}',
+        )
     common = files_of_all(files)
     if each:
         # A glob that the shell has spelt out: its first file is --each's, and the others come as words.
@@ -204,7 +225,7 @@ def _asked(
         )
     if len(questions) > 1:
         raise UsageError(
-            f"One question or one file of questions, not {len(questions)} words.",
+            f"rlm batch takes one question or one file of questions, and was given {len(questions)} words.",
             hint="Put the question in quotes.",
         )
     if rows:
@@ -221,13 +242,14 @@ def _asked(
     if source.is_dir():
         raise UsageError(
             f"{source} is a folder.",
-            hint=f"For a question about each file in it: --each {quoted(str(source))}",
+            hint=f"To ask a question about each file in it: --each {quoted(str(source))}",
         )
     if source != STDIN and not source.exists():
         near = did_you_mean(nearest_path(source)) if len(questions[0]) < 200 else ""
         raise UsageError(
             f"There is no file {questions[0][:200]}.",
-            hint=near or "A question goes with --each FILES or --rows TABLE; a single one: rlm ask QUESTION",
+            hint=near
+            or "A question needs --each FILES or --rows TABLE. To ask a single question: rlm ask QUESTION",
         )
     place = Path("questions" + RESULTS) if source == STDIN else source.with_name(source.stem + RESULTS)
     return _Asked(lambda: made.of_file(source), lambda: count_rows(source), place, common, source)
@@ -241,7 +263,10 @@ def _refuse_input(out: Path, asked: _Asked) -> None:
     """Raises UsageError where the results would go into the questions."""
     with contextlib.suppress(OSError):
         if asked.source is not None and asked.source.samefile(out):
-            raise UsageError(f"{out} has the questions.", hint="Give --out another file, for the results.")
+            raise UsageError(
+                f"{out} has the questions, so the results cannot go there.",
+                hint="Name another file for the results with --out.",
+            )
 
 
 class _Running:
@@ -320,10 +345,10 @@ class _Running:
     def _told_bad(self, line: Any) -> None:
         self._bad += 1
         if self._bad <= _SHOWN:
-            print(f"rlm: line {line.number} is left out: {printable(line.why)}", file=sys.stderr)
+            print(f"rlm: line {line.number} is skipped: {printable(line.why)}", file=sys.stderr)
         elif self._bad == _SHOWN + 1:
             print(
-                "rlm: further lines that are left out are not shown here; the summary counts them.",
+                "rlm: further skipped lines are not shown here; the summary counts them.",
                 file=sys.stderr,
             )
 

@@ -46,7 +46,9 @@ def bench(
     count: Annotated[
         int, option(INPUT, "--count", "-n", min=1, metavar="N", help="Tasks per suite and length.")
     ] = 20,
-    seed: Annotated[int, option(INPUT, "--seed", metavar="N", help="Another seed makes other tasks.")] = 0,
+    seed: Annotated[
+        int, option(INPUT, "--seed", metavar="N", help="Random seed; another seed makes other tasks.")
+    ] = 0,
     trec: Annotated[
         Path | None,
         option(
@@ -63,7 +65,7 @@ def bench(
             INPUT,
             "--filler",
             metavar="FILE",
-            help="Text to hide needles in. Default: one sentence, repeated.",
+            help="File with the text to hide needles in. Default: one sentence, repeated.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -86,7 +88,9 @@ def bench(
             "-j",
             min=1,
             metavar="N",
-            help="Tasks at one time; each RLM has a container. Default: 2, or what a cluster has room for.",
+            help="Number of tasks run at the same time; each RLM has its own container. Default: 2, or as "
+            "many as fit "
+            "on the cluster.",
         ),
     ] = None,
     engine: ENGINE = LOCAL,
@@ -106,10 +110,10 @@ def bench(
 ) -> None:
     """Measure a model on long-context tasks.
 
-    It answers them as `rlm ask` does, and by other strategies for comparison. The table goes to stdout.
-    OUT/results.jsonl has score, tokens, cost and seconds of each task, OUT/traces the traces. The same
-    command continues where it was stopped. Exit codes: 0 done, 1 some tasks failed, 2 wrong usage, 3
-    installation, 130 interrupted.
+    The model answers each task as in `rlm ask`, and with other strategies for comparison. The table goes to
+    stdout. OUT/results.jsonl has score, tokens, cost and seconds of each task, OUT/traces the traces. The
+    same command continues where it was stopped. Exit codes: 0 done, 1 some tasks failed, 2 wrong usage, 3
+    missing set-up, 130 interrupted.
     """
     if list_:
         _list()
@@ -132,7 +136,8 @@ def bench(
     where = Where(checked_engine(engine), jobs or (_JOBS if engine == LOCAL else None), Budget())
     rows = run_to_end(
         _run(options, tasks, names, out.absolute(), where),
-        before=f"; what is done is in {printable(str(out))}, and the same command continues from there.",
+        before=f"; the finished tasks are in {printable(str(out))}, and the same command continues from "
+        "there.",
     )
     _report(rows, out, as_json=options.as_json, quiet=options.quiet)
 
@@ -214,7 +219,7 @@ def _tokens(text: str) -> int:
     tokens = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if not _LEAST <= tokens <= _MOST:
         raise UsageError(
-            f"{text.strip()!r} is not a length.",
+            f"{text.strip()!r} is not an input length.",
             hint="Lengths are from 1K to 10M tokens, such as 8K,131K,1M.",
         )
     return tokens

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def chat(file: FILES = None, session: SESSION = "default", *, options: RunOptions) -> None:
     """Ask many questions in one live kernel.
 
-    The kernel is that of this folder's session; one is started if there is none.
+    Uses the kernel of this folder's session, and starts a session if there is none.
 
     Type a question, or /help for the commands. Ctrl-C stops the running question; Ctrl-D leaves. The session
-    stays, with its files, variables and conversation. From a pipe, each line is a message, and only the
+    continues, with its files, variables and conversation. From a pipe, each line is a message, and only the
     answers go to stdout.
     """
     changes = options.changes()

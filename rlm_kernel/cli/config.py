@@ -15,7 +15,7 @@ from rlm_kernel.printable import printable
 if TYPE_CHECKING:
     from rlm_kernel.config import Explained
 
-config_app = typer.Typer(help="Show the settings, and where each came from.", no_args_is_help=True)
+config_app = typer.Typer(help="Show the settings, and where each comes from.", no_args_is_help=True)
 
 
 @config_app.callback()

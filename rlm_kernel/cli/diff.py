@@ -41,9 +41,9 @@ def diff(
 ) -> None:
     """Show what differs between two traces.
 
-    Question, models, prompt, files, cells, calls, answer, and what it cost. Outputs that differ only in what
-    must differ, such as times, count as the same; cost and time alone make no difference. Exit codes: 0 the
-    same, 1 different, 2 wrong usage.
+    Compares question, models, prompt, files, cells, calls, answer and cost. Outputs that differ only in what
+    changes in every run, such as times, count as the same. Cost and time alone do not count as a difference.
+    Exit codes: 0 the same, 1 different, 2 wrong usage.
     """
     from rlm_kernel.report.diff import difference
     from rlm_kernel.trace.reader import read_trace
@@ -70,15 +70,17 @@ def _origin(trace: TraceFile) -> Path:
             if path.is_file() and path.absolute() != trace.path:
                 return path
         raise UsageError(
-            f"{trace.path.name} was made from {place}, which is not there.", hint="Name it: rlm diff A B"
+            f"{trace.path.name} was made from {place}, which does not exist.",
+            hint="Name both traces: rlm diff A B",
         )
     why = (
-        "it was resumed in the same notebook, which has no other version"
+        "it was resumed in the same notebook, so there is no other version"
         if trace.meta.origins
-        else "it was not made from another one"
+        else "it was not made from another trace"
     )
     raise UsageError(
-        f"{trace.path.name} has nothing to be compared with: {why}.", hint="Name two: rlm diff A B"
+        f"{trace.path.name} has no other trace to compare it with: {why}.",
+        hint="Name two traces: rlm diff A B",
     )
 
 
@@ -100,7 +102,7 @@ def _lines(before: TraceFile, after: TraceFile, found: Difference) -> Iterator[s
         yield "answer:"
         yield from (f"  {line}" for line in found.answer)
     if found.same:
-        yield "The same was asked, done and answered."
+        yield "No difference in questions, code, outputs or answers."
     for change in found.beside:
         yield f"{change.what}: {_value(change.one)} → {_value(change.other)}"
 
@@ -110,11 +112,11 @@ def _call_lines(found: Difference) -> Iterator[str]:
 
     for call in found.calls[:_CALLS]:
         times = f" ({call.times:,} times)" if call.times > 1 else ""
-        how = {"answer": "call with another answer", "gone": "call gone", "added": "call added"}[call.how]
+        how = {"answer": "call with another answer", "gone": "call removed", "added": "call added"}[call.how]
         yield f"{call.cell}: {how}{times}: {one_line(call.prompt, 100)}"
         yield from _sides(call.one, call.other)
     if more := found.more_calls + len(found.calls[_CALLS:]):
-        yield f"… and {more:,} more prompts were not asked, or not answered, the same"
+        yield f"… and {more:,} more prompts differ, or have different answers"
 
 
 def _sides(one: Any, other: Any) -> Iterator[str]:

@@ -169,7 +169,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
         client = connect()
     except SetupError as error:
         yield Check("docker", False, error.message, error.hint)
-        yield Check("image", False, "not known without Docker", "rlm doctor --fix")
+        yield Check("image", False, "unknown without Docker", "rlm doctor --fix")
     else:
         with closing(client):
             yield from _check_docker(client, sandbox)
@@ -219,13 +219,13 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
         "reached",
         address.is_safe,
         f"{address}: {address.way}",
-        "Give it certificates (DOCKER_TLS_VERIFY), or reach it by ssh.",
+        "Set up certificates for it (DOCKER_TLS_VERIFY), or connect by ssh.",
         False,
     )
     yield _check_room(facts, sandbox)
     limits = missing_limits(facts)
     detail = f"the engine cannot limit {', '.join(limits)}" if limits else "memory, CPU and pids"
-    yield Check("limits", not limits, detail, "Enable cgroups. A rootless engine needs their version 2.")
+    yield Check("limits", not limits, detail, "Enable cgroups. A rootless engine needs cgroups version 2.")
     seccomp, tight = engine_has(facts, "seccomp"), sandbox.seccomp == "tight"
     detail = "few system calls" if tight else "the engine's default profile"
     yield Check(
@@ -248,7 +248,7 @@ def _check_docker(client: DockerClient, sandbox: SandboxSettings) -> Iterator[Ch
             f"docker pull {sandbox.image}",
         )
     if image is None:
-        yield Check("image", False, f"{wanted} is not here", fix)
+        yield Check("image", False, f"{wanted} is missing", fix)
         return
     yield Check("image", True, f"{image.tag}, Python {image.python or '?'}, {image.size / 1e6:.0f} MB")
     yield from _check_sandbox(client, wanted, sandbox)
@@ -267,13 +267,13 @@ def _check_room(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Check:
         f"{memory / (1 << 30):.3g} GiB each"
     )
     more = (
-        "Give the virtual machine more (Docker Desktop: Settings, Resources), or the kernel less: "
+        "Give the virtual machine more memory (Docker Desktop: Settings, Resources), or the kernel less: "
         "RLM_SANDBOX__MEMORY=1g."
     )
     return Check(
         "memory",
         fitting > 0 or not total,
-        detail if total else "the engine does not tell",
+        detail if total else "the engine does not say",
         more,
         needed=False,
     )
@@ -288,10 +288,10 @@ def _check_sandbox(client: DockerClient, image: str, sandbox: SandboxSettings) -
     shares = folders_of(path for path, copied in folders.items() if not copied)
     problem = sandbox_problem(client, image, sandbox, shares)
     if problem is None:
-        yield Check("sandbox", True, "a locked container starts, and the stream reaches it")
+        yield Check("sandbox", True, "a locked container starts, and rlm can talk to it")
         yield Check("files", True, _told(folders, shares.unseen), needed=False)
         return
-    runtime = f"Leave sandbox.runtime ({sandbox.runtime}) out. " if sandbox.runtime else ""
+    runtime = f"Remove the setting sandbox.runtime ({sandbox.runtime}). " if sandbox.runtime else ""
     fix = hint_for(problem) or f"{runtime}See the engine's log, or use another engine (DOCKER_HOST)."
     yield Check("sandbox", False, f"a locked container failed: {problem}", fix)
 
@@ -311,9 +311,11 @@ def _folders() -> dict[Path, bool]:
 def _told(folders: Mapping[Path, bool], unseen: Sequence[Path]) -> str:
     """Which of them the engine sees, and what is done for the others."""
     ways = {
-        "seen, and mounted": [path for path, copied in folders.items() if not copied and path not in unseen],
-        "not seen, so sent to the engine once": unseen,
-        "closed to the container's user, so copied first": [
+        "visible to the engine: mounted": [
+            path for path, copied in folders.items() if not copied and path not in unseen
+        ],
+        "not visible to the engine: sent to it once": unseen,
+        "not readable for the container's user: copied first": [
             path for path, copied in folders.items() if copied
         ],
     }
@@ -332,7 +334,7 @@ def _check_local_model() -> Check:
             needed=False,
         )
     if not is_pulled("local"):
-        return Check("local model", False, "its weights are not here", "rlm models pull", needed=False)
+        return Check("local model", False, "its weights are not downloaded", "rlm models pull", needed=False)
     return Check("local model", True, str(weights_path("local")), needed=False)
 
 

@@ -27,12 +27,12 @@ def export(
     trace: TRACE_OR_LAST = None,
     jsonl: Annotated[
         bool,
-        option(OUTPUT, "--jsonl", help="JSON lines: each call of a model, with its messages and its reply."),
+        option(OUTPUT, "--jsonl", help="Write JSON Lines: each model call, with its messages and its reply."),
     ] = False,
     html: Annotated[
-        bool, option(OUTPUT, "--html", help="One web page that needs nothing else, with a search.")
+        bool, option(OUTPUT, "--html", help="Write one self-contained web page with a search box.")
     ] = False,
-    md: Annotated[bool, option(OUTPUT, "--md", help="One Markdown document.")] = False,
+    md: Annotated[bool, option(OUTPUT, "--md", help="Write one Markdown document.")] = False,
     out: Annotated[
         Path | None,
         option(
@@ -46,45 +46,51 @@ def export(
     ] = None,
     only: Annotated[
         str | None,
-        option(OUTPUT, "--only", metavar="root|sub", help="With --jsonl: only calls of these models."),
+        option(
+            OUTPUT, "--only", metavar="root|sub", help="With --jsonl: only calls of this model, root or sub."
+        ),
     ] = None,
     children: Annotated[
         bool,
-        option(OUTPUT, "--children/--no-children", help="With --jsonl: with the traces of child RLMs."),
+        option(OUTPUT, "--children/--no-children", help="With --jsonl: include the traces of child RLMs."),
     ] = True,
     sources: Annotated[
         bool | None,
         option(
             OUTPUT,
             "--sources/--no-sources",
-            help="With --html, --md: where the answer comes from. It reads the trace's files. "
-            "Default: up to 256 MB of them.",
+            help="With --html or --md: show where the answer comes from. This reads the trace's files. "
+            "Default: yes, if they have at most 256 MB.",
         ),
     ] = None,
     *,
     options: SettingsOptions,
 ) -> None:
-    """Write a trace as a web page, as Markdown, or as JSON lines.
+    """Write a trace as a web page, as Markdown, or as JSON Lines.
 
-    JSON lines have each call of a model as training data: `messages` as OpenAI's chat format has them, with
+    JSON Lines have each model call as training data: `messages` as OpenAI's chat format has them, with
     the reply, model, tokens and cost. Where the full prompts are missing, "complete" is false.
     """
     from rlm_kernel.trace.reader import read_trace
 
     chosen = [name for name, wanted in (("jsonl", jsonl), ("html", html), ("md", md)) if wanted]
     if len(chosen) != 1:
-        raise UsageError("Say as what: --jsonl, --html or --md, one of them.")
+        raise UsageError("Choose one format: --jsonl, --html or --md.")
     which = _only(only)
     if chosen != ["jsonl"] and which is not None:
-        raise UsageError("--only is for --jsonl.")
+        raise UsageError("--only works only with --jsonl.")
     found = read_trace(named(trace, options.settings))
     if out is not None and _same_file(out, found):
-        raise UsageError("The trace itself is not written over.", hint="Name another file with -o.")
+        raise UsageError(
+            "-o names the trace itself, which rlm does not overwrite.", hint="Name another file with -o."
+        )
     if chosen == ["jsonl"]:
         _write(out, _lines(found, which, children=children, escaped=out is None))
     else:
         if out is None and sys.stdout.isatty():
-            raise UsageError("A whole document is no output for a terminal.", hint="Name a file with -o.")
+            raise UsageError(
+                "rlm does not print a whole document to a terminal.", hint="Name a file with -o."
+            )
         from rlm_kernel.session import documents
         from rlm_kernel.session.sources import shown_with
 
@@ -97,8 +103,8 @@ def _wanted(trace: TraceFile, sources: bool | None) -> bool:
     size = sum(file.size for file in trace.meta.files)
     if sources is None and size > _READ_UNASKED:
         _say(
-            f"where the answer comes from is left out, since the files have {size / 1e6:,.0f} MB: "
-            "--sources looks for it."
+            "the export does not show where the answer comes from, because the files have "
+            f"{size / 1e6:,.0f} MB. To include it: --sources"
         )
         return False
     return sources is not False
@@ -164,4 +170,4 @@ def _write(out: Path | None, parts: Iterable[str]) -> None:
         ) from error
     finally:
         made.unlink(missing_ok=True)
-    print(f"rlm: written: {printable(str(out))}", file=sys.stderr)
+    print(f"rlm: wrote {printable(str(out))}", file=sys.stderr)

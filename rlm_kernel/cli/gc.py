@@ -26,10 +26,10 @@ def gc(
 ) -> None:
     """Remove unused containers, folders, images and copied files.
 
-    They remain from crashes, killed commands and earlier versions. Only your own are removed, and nothing
-    that a session still needs. Traces in trace.dir of runs that were killed are completed from their
-    journals, and keep the files that the runs kept beside them. Empty notebooks go that are left of runs
-    which were killed before they began. Where such files are left without a trace, they are named, and stay.
+    They are left over from crashes, killed commands and earlier versions. Removes only your own, and nothing
+    that a session still needs. Completes the traces of killed runs in trace.dir from their journals, and
+    keeps the files next to them. Removes empty notebooks of runs that were killed before they started. Files
+    that have lost their trace are listed, but not removed.
     """
     from rlm_kernel.sandbox.cleanup import Leftover, collect
     from rlm_kernel.sandbox.docker_host import connect
@@ -78,7 +78,7 @@ def gc(
         for one in alone:
             typer.echo(
                 f"rlm: kept without its trace: {printable(str(one.path))} ({one.size / 1e6:,.1f} MB). "
-                "Remove it unless you moved the trace and want to replay it.",
+                "Remove it, unless you moved the trace and want to replay it.",
                 err=True,
             )
         done = "would be removed" if dry_run else "removed"

@@ -19,7 +19,7 @@ _Name = Annotated[
     ),
 ]
 _Live = Annotated[
-    bool, typer.Option("--live", help="The kernel that asks the models if a call is not recorded.")
+    bool, typer.Option("--live", help="Install the kernel that asks the models if a call is not recorded.")
 ]
 
 
@@ -29,7 +29,8 @@ def install(
     sys_prefix: Annotated[
         bool,
         typer.Option(
-            "--sys-prefix", help="Install in this Python environment. Default in a virtual one; else --user."
+            "--sys-prefix",
+            help="Install in this Python environment. Default in a virtual environment; otherwise --user.",
         ),
     ] = False,
     prefix: Annotated[
@@ -48,7 +49,8 @@ def install(
         raise UsageError("Use only one of --user, --sys-prefix and --prefix.")
     typer.echo(install(name=name, live=live, user=user, prefix=Path(sys.prefix) if sys_prefix else prefix))
     typer.echo(
-        f"rlm: Jupyter finds the kernel if it runs where rlm-kernel is installed: {sys.prefix}", err=True
+        f"rlm: Jupyter finds the kernel only if Jupyter runs in the environment of rlm-kernel: {sys.prefix}",
+        err=True,
     )
 
 

@@ -32,7 +32,7 @@ class McpOptions(SettingsOptions):
             "--model",
             "-m",
             metavar="MODEL",
-            help="Root model, where a client names none.",
+            help="Root model, if a client names none.",
             autocompletion=_complete.models,
         ),
     ] = None
@@ -47,13 +47,18 @@ class McpOptions(SettingsOptions):
         ),
     ] = None
     max_cost: Annotated[
-        float | None, option(LIMITS, "--max-cost", metavar="USD", help="US dollars. Default: no limit.")
+        float | None,
+        option(LIMITS, "--max-cost", metavar="USD", help="Maximum cost in US dollars. Default: no limit."),
     ] = None
     timeout: Annotated[
-        float | None, option(LIMITS, "--timeout", metavar="SECONDS", help="Seconds. Default: no limit.")
+        float | None,
+        option(LIMITS, "--timeout", metavar="SECONDS", help="Maximum time in seconds. Default: no limit."),
     ] = None
     max_turns: Annotated[
-        int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")
+        int | None,
+        option(
+            LIMITS, "--max-turns", metavar="N", help="Maximum number of turns of the root model. Default: 30."
+        ),
     ] = None
     runtime: Annotated[
         str | None,
@@ -69,14 +74,18 @@ def mcp(
         list[Path] | None,
         typer.Argument(
             metavar="[FOLDER]…",
-            help="Folders that clients may have read, instead of the roots that they name.",
+            help="Folders that clients may ask about, instead of the roots that they name.",
             show_default=False,
         ),
     ] = None,
     allow: Annotated[
         list[Path] | None,
         option(
-            INPUT, "--allow", metavar="FOLDER", help="The same. Repeatable.", autocompletion=_complete.files
+            INPUT,
+            "--allow",
+            metavar="FOLDER",
+            help="Folder that clients may ask about. Repeatable.",
+            autocompletion=_complete.files,
         ),
     ] = None,
     http: Annotated[
@@ -85,7 +94,7 @@ def mcp(
             _SERVER,
             "--http",
             metavar="[HOST:]PORT",
-            help="Serve streamable HTTP there instead of stdin and stdout.",
+            help="Serve streamable HTTP at this address instead of stdin and stdout.",
         ),
     ] = None,
     token_file: Annotated[
@@ -94,7 +103,8 @@ def mcp(
             _SERVER,
             "--token-file",
             metavar="FILE",
-            help=f"File with the token of HTTP clients. Default: ${TOKEN}, else one is made and printed.",
+            help=f"File with the token of HTTP clients. Default: ${TOKEN}; without it, rlm makes a token "
+            "and prints it.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -104,29 +114,37 @@ def mcp(
             _SERVER,
             "--total-cost",
             metavar="USD",
-            help="US dollars for the server's life. Default: no limit.",
+            help="Maximum cost of all questions while the server runs, in US dollars. Default: no limit.",
             min=0,
         ),
     ] = None,
     kernels: Annotated[
         int,
         option(
-            _SERVER, "--kernels", metavar="N", help="Kernels at once, sessions among them.", min=1, max=1000
+            _SERVER,
+            "--kernels",
+            metavar="N",
+            help="Maximum number of kernels at the same time, including those of sessions.",
+            min=1,
+            max=1000,
         ),
     ] = 4,
     idle: Annotated[
-        float, option(_SERVER, "--idle", metavar="SECONDS", help="Unused sessions end after so long.", min=10)
+        float,
+        option(
+            _SERVER, "--idle", metavar="SECONDS", help="Seconds after which an unused session ends.", min=10
+        ),
     ] = 900.0,
     *,
     options: McpOptions,
 ) -> None:
-    """Serve MCP: other programs' models ask about what is too large for them.
+    """Serve MCP: let models of other programs ask about input that is too large for them.
 
     A client such as Claude Code, Cursor, VS Code or Zed starts it: docs/mcp.md. It ends with its client.
-    stdout carries the protocol alone.
+    Only the protocol goes to stdout.
     """
     if find_spec("mcp") is None or find_spec("uvicorn") is None:
-        raise SetupError("MCP needs the package mcp.", hint="pip install 'rlm-kernel[mcp]'")
+        raise SetupError("rlm mcp needs the package mcp.", hint="pip install 'rlm-kernel[mcp]'")
     from rlm_kernel.cli._signals import run_to_end
     from rlm_kernel.config import load_api_keys
     from rlm_kernel.mcpserver.doing import Rules
@@ -168,11 +186,11 @@ def _quiet() -> None:
 
 
 def _folders(given: list[Path]) -> list[Path]:
-    """Raises UsageError for what is no folder."""
+    """Raises UsageError for what is not a folder."""
     found = []
     for path in given:
         if not path.expanduser().is_dir():
-            raise UsageError(f"{path} is no folder.", hint="Name folders that are there: rlm mcp ~/documents")
+            raise UsageError(f"{path} is not a folder.", hint="Name folders that exist: rlm mcp ~/documents")
         found.append(path.expanduser().resolve())
     return found
 
@@ -206,7 +224,7 @@ def _token(file: Path | None, *, may_make: bool) -> str:
         return check_token(token)
     if not may_make:
         raise UsageError(
-            "Where other machines reach the server, it needs a token that you chose.",
+            "A server that other machines can reach needs a token that you chose.",
             hint=f"--token-file FILE, or {TOKEN}",
         )
     made = secrets.token_urlsafe(32)

@@ -30,7 +30,10 @@ _Name = Annotated[
 def overview(
     context: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="Ask each configured model for one token, and say what is known.")
+        bool,
+        typer.Option(
+            "--check", help="Ask each configured model for one token, and show what is known of it."
+        ),
     ] = False,
     as_json: JSON = False,
     *,
@@ -48,7 +51,7 @@ def overview(
         check_and_report(options, as_json=as_json)
         return
     if as_json:
-        raise UsageError("--json is for --check.", hint="Type: rlm models --check --json")
+        raise UsageError("--json works only with --check.", hint="Type: rlm models --check --json")
     for line in _overview_lines(options):
         typer.echo(line)
 
@@ -136,7 +139,9 @@ def _shown_progress(model: weights.LocalModel) -> Iterator[weights.Progress]:
 def serve(
     name: _Name = "local",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 0,
-    slots: Annotated[int, typer.Option(min=1, max=16, help="Requests answered at the same time.")] = 1,
+    slots: Annotated[
+        int, typer.Option(min=1, max=16, help="Number of requests answered at the same time.")
+    ] = 1,
 ) -> None:
     """Serve a local model to OpenAI-compatible clients on this machine, until Ctrl-C."""
     from rlm_kernel.loops import run
@@ -151,12 +156,12 @@ async def _serve(name: str, port: int, slots: int) -> None:
         name, port=port, slots=slots, on_progress=lambda line: typer.echo(line, err=True)
     )
     try:
-        typer.echo(f"{server.model.title} answers at {server.api_base} (Ctrl-C ends it). For example:")
+        typer.echo(f"{server.model.title} answers at {server.api_base} (Ctrl-C stops it). For example:")
         address = f"OPENAI_BASE_URL={server.api_base} OPENAI_API_KEY=local"
         typer.echo(f'  {address} rlm ask -m {server.model_name} "How many lines contain def?" -f FILE')
         status = await server.wait()
         raise LocalModelError(
-            f"The local model's server ended by itself (exit status {status}):\n{server.last_words()}",
+            f"The local model's server stopped unexpectedly (exit status {status}):\n{server.last_words()}",
             hint=f"Start it again: rlm models serve {name}",
         )
     finally:

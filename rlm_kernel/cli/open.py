@@ -22,18 +22,18 @@ _KEPT = 20
 def open_(
     trace: TRACE_OR_LAST = None,
     html: Annotated[
-        bool, option(OUTPUT, "--html", help="Open it as one web page instead, without JupyterLab.")
+        bool, option(OUTPUT, "--html", help="Open the trace as one web page instead, without JupyterLab.")
     ] = False,
     browser: Annotated[
-        bool, option(OUTPUT, "--browser/--no-browser", help="Open a browser. Default: where there is one.")
+        bool, option(OUTPUT, "--browser/--no-browser", help="Open a browser. Default: yes, if there is one.")
     ] = True,
     *,
     options: SettingsOptions,
 ) -> None:
     """Open a trace in JupyterLab, or in the browser.
 
-    Starts JupyterLab, prints its address, and ends it on Ctrl-C. Its kernel is a locked container, too: its
-    cells run again without a key.
+    Starts JupyterLab, prints its address, and ends it on Ctrl-C. The cells of the trace run
+    in a locked container, too, and need no key.
     """
     from rlm_kernel.trace.reader import read_trace
 
@@ -92,4 +92,4 @@ def _show(page: Path, *, browser: bool) -> None:
 
     print(f"rlm: the page is {printable(page.as_uri())}", file=sys.stderr)
     if browser and not webbrowser.open(page.as_uri()):
-        print("rlm: no browser could be opened; open that address.", file=sys.stderr)
+        print("rlm: no browser could be opened; open the address yourself.", file=sys.stderr)

@@ -75,7 +75,7 @@ MOVED_FILES = Annotated[
         "--file",
         "-f",
         metavar="NAME=PATH",
-        help="Where a file of the trace is now, by name or old path. Repeatable.",
+        help="New place of a file of the trace, by its name or old path. Repeatable.",
         autocompletion=_complete.files,
     ),
 ]
@@ -141,7 +141,7 @@ class SettingsOptions:
             SETTINGS,
             "--mcp",
             metavar="FILE",
-            help="MCP servers of this file, too: config.json's form, or another program's. Repeatable.",
+            help="File with more MCP servers, in the form of config.json or of another program. Repeatable.",
             autocompletion=_complete.files,
         ),
     ] = None
@@ -181,7 +181,7 @@ class KernelOptions(SettingsOptions):
         option(
             OUTPUT,
             "--json-events",
-            help="Print what happens on stderr, one JSON object a line: docs/events.md.",
+            help="Print events on stderr, one JSON object per line: docs/events.md.",
         ),
     ] = False
     quiet: Annotated[bool, option(OUTPUT, "--quiet", "-q", help="Print only errors on stderr.")] = False
@@ -254,7 +254,7 @@ class SubCallOptions(KernelOptions):
             MODELS,
             "--subllm",
             metavar="MODEL",
-            help="--sub-model, as it was called once.",
+            help="The former name of --sub-model.",
             hidden=True,
             autocompletion=_complete.models,
         ),
@@ -279,13 +279,16 @@ class SubCallOptions(KernelOptions):
         ),
     ] = None
     max_cost: Annotated[
-        float | None, option(LIMITS, "--max-cost", metavar="USD", help="US dollars. Default: no limit.")
+        float | None,
+        option(LIMITS, "--max-cost", metavar="USD", help="Maximum cost in US dollars. Default: no limit."),
     ] = None
     timeout: Annotated[
-        float | None, option(LIMITS, "--timeout", metavar="SECONDS", help="Seconds. Default: no limit.")
+        float | None,
+        option(LIMITS, "--timeout", metavar="SECONDS", help="Maximum time in seconds. Default: no limit."),
     ] = None
     max_calls: Annotated[
-        int | None, option(LIMITS, "--max-calls", metavar="N", help="Sub-model calls. Default: 5000.")
+        int | None,
+        option(LIMITS, "--max-calls", metavar="N", help="Maximum number of sub-model calls. Default: 5000."),
     ] = None
 
 
@@ -309,24 +312,27 @@ class RunOptions(SubCallOptions):
         option(
             MODELS,
             "--compact/--no-compact",
-            help="Sum up long turns in what the root model sees: memory_compaction.enabled.",
+            help="Summarise long turns for the root model: memory_compaction.enabled.",
             hidden=True,
         ),
     ] = None
     cite: Annotated[
         bool | None,
-        option(OUTPUT, "--cite", help="Have the answer cite its evidence: passages of the input."),
+        option(OUTPUT, "--cite", help="Let the answer cite its evidence: passages of the input."),
     ] = None
     max_turns: Annotated[
-        int | None, option(LIMITS, "--max-turns", metavar="N", help="Turns of the root model. Default: 30.")
+        int | None,
+        option(
+            LIMITS, "--max-turns", metavar="N", help="Maximum number of turns of the root model. Default: 30."
+        ),
     ] = None
     max_depth: Annotated[
         int | None,
-        option(LIMITS, "--max-depth", metavar="N", help="Nesting of child RLMs; 0: none. Default: 1."),
+        option(LIMITS, "--max-depth", metavar="N", help="Maximum depth of child RLMs; 0: none. Default: 1."),
     ] = None
     yes: Annotated[
         bool,
-        option(LIMITS, "--yes", "-y", help="Never ask before code spends much: limits.ask=none."),
+        option(LIMITS, "--yes", "-y", help="Do not ask before the code spends a lot: limits.ask=none."),
     ] = False
     tools: Annotated[
         list[Path] | None,
@@ -334,7 +340,7 @@ class RunOptions(SubCallOptions):
             INPUT,
             "--tools",
             metavar="FILE.py",
-            help="Functions of this file that the code may call; they run here. Repeatable.",
+            help="File with functions that the code may call; they run on this machine. Repeatable.",
             autocompletion=_complete.files,
         ),
     ] = None

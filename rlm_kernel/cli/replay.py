@@ -55,9 +55,11 @@ def replay(
             autocompletion=_complete.cells,
         ),
     ] = None,
-    live: Annotated[bool, option(MODELS, "--live", help="Ask the models if a call is not recorded.")] = False,
+    live: Annotated[
+        bool, option(MODELS, "--live", help="Ask the models for answers to calls that are not recorded.")
+    ] = False,
     step: Annotated[
-        bool, typer.Option("--step", help="Stop before each cell: run, skip, quit, or open a console.")
+        bool, typer.Option("--step", help="Stop before each cell: run it, skip it, quit, or open a console.")
     ] = False,
     tree: Annotated[bool, option(INPUT, "--tree", help="Replay the traces of child RLMs, too.")] = False,
     out: Annotated[
@@ -77,7 +79,8 @@ def replay(
 
     The cells run in a new kernel; calls to models and files are answered from the recording. Each cell gets a
     verdict: same, differs (with a diff), failed, new call (not recorded), or added (by a person). Exit codes:
-    0 all the same, 1 not, 2 wrong usage or a missing or changed file, 3 installation, 130 interrupted.
+    0 all the same, 1 not all the same, 2 wrong usage or a missing or changed file, 3 missing set-up, 130
+    interrupted.
     """
     from rlm_kernel.session.replay import replay as run
 
@@ -117,7 +120,7 @@ def replay(
                 say=view.say,
             )
 
-    replayed = run_to_end(main(), before="; the trace is as it was.")
+    replayed = run_to_end(main(), before="; the trace is unchanged.")
     _report(replayed, as_json=as_json)
     if not replayed.same:
         raise typer.Exit(DIFFERENT)
@@ -166,12 +169,10 @@ def _report(replayed: Replayed, *, as_json: bool) -> None:
         print(
             f"All {cells} gave the same outputs."
             if not counts["added"]
-            else f"All {cells} ran, the recorded ones with the same outputs."
+            else f"All {cells} ran. The recorded cells gave the same outputs."
         )
     else:
-        print(
-            f"Not all outputs are the same: {', '.join(f'{count} {name}' for name, count in counts.items())}."
-        )
+        print(f"Some outputs differ: {', '.join(f'{count} {name}' for name, count in counts.items())}.")
     if counts["new call"]:
         print(
             "rlm: calls that are not recorded were not sent to a model. To send them: rlm replay --live",

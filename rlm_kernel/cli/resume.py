@@ -34,8 +34,8 @@ def resume(
     """Continue a run that was interrupted or hit a limit.
 
     Runs the trace's cells again with the recorded answers, then continues in the same notebook. Models and
-    limits that you do not give are those of the trace. Limits count the whole run: if one was reached, give a
-    higher one. Exit codes: as of rlm ask.
+    limits that you do not give are taken from the trace. Limits count the whole run: if one was reached, give
+    a higher one. Exit codes: as for rlm ask.
     """
     from rlm_kernel.session.resume import resume as run
 
@@ -62,7 +62,7 @@ def fork(
     question: Annotated[
         str,
         typer.Argument(
-            metavar="[QUESTION]", help="Another question. Default: the trace's own.", show_default=False
+            metavar="[QUESTION]", help="New question. Default: the trace's question.", show_default=False
         ),
     ] = "",
     at: Annotated[
@@ -83,9 +83,9 @@ def fork(
 ) -> None:
     """Continue from any cell of a trace, in a new notebook.
 
-    Runs the cells up to there again as they are now, with your edits; then the models take over. The trace
-    itself does not change. Models and limits that you do not give are those of the trace; limits count from
-    the fork. Exit codes: as of rlm ask.
+    Runs the cells up to there again as they are now, with your edits; then the models continue. The trace
+    itself does not change. Models and limits that you do not give are taken from the trace; limits count
+    from the fork. Exit codes: as for rlm ask.
     """
     from rlm_kernel.session.resume import fork as run
 

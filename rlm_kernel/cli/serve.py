@@ -16,7 +16,7 @@ from rlm_kernel.errors import SetupError, UsageError
 def serve(
     host: Annotated[
         str | None,
-        option(SERVER, "--host", metavar="ADDRESS", help="Address to listen at. Default: 127.0.0.1."),
+        option(SERVER, "--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1."),
     ] = None,
     port: Annotated[
         int | None, option(SERVER, "--port", min=0, max=65535, help="Port; 0: any free one. Default: 8000.")
@@ -27,7 +27,7 @@ def serve(
             SERVER,
             "--key-file",
             metavar="FILE",
-            help="File with the keys of clients. Default: none, and this machine alone may ask.",
+            help="File with the keys of clients. Default: none; then only this machine may ask.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -38,7 +38,11 @@ def serve(
     at_once: Annotated[
         int | None,
         option(
-            SERVER, "--at-once", metavar="N", min=1, help="Questions at one time. Default: as memory allows."
+            SERVER,
+            "--at-once",
+            metavar="N",
+            min=1,
+            help="Number of questions answered at the same time. Default: as many as fit into memory.",
         ),
     ] = None,
     *,
@@ -46,13 +50,14 @@ def serve(
 ) -> None:
     """Answer chat programs as an OpenAI-compatible endpoint, until Ctrl-C.
 
-    Long messages and attached files of a chat are the context; a chat that goes on keeps its kernel.
+    Long messages and attached files of a chat become the context; a chat that continues keeps its kernel.
     """
     from rlm_kernel.config import load_settings
 
     if options.as_json or options.json_events:
         raise UsageError(
-            "rlm serve prints no results: its clients have them.", hint="Leave out --json and --json-events."
+            "rlm serve prints no results, because its clients get them.",
+            hint="Leave --json and --json-events out.",
         )
     changes = options.changes() | {
         key: value
@@ -88,17 +93,17 @@ async def _serve(options: RunOptions, changes: dict[str, object]) -> None:
     given = {"config_file": options.config, "changes": changes, "say": say, **options.given_tools()}
     async with serving(**given) as service:
         count = service.turns.at_once
-        say(f"Models: {', '.join(service.names)}. Questions at one time: {count}.")
+        say(f"Models: {', '.join(service.names)}. Questions at the same time: {count}.")
         if not service.keys.needed:
-            say("Without keys: this machine alone may ask.")
-        await listen(service, lambda url: typer.echo(f"Listening at {url} (Ctrl-C ends it)."))
+            say("There are no keys, so only this machine may ask.")
+        await listen(service, lambda url: typer.echo(f"Listening at {url} (Ctrl-C stops it)."))
 
 
 def _make_key(path: Path | None, name: str) -> None:
     from rlm_kernel.serve.keys import new_key
 
     if path is None:
-        raise UsageError("No key file is named.", hint="rlm serve --key-file keys.json --new-key NAME")
+        raise UsageError("--new-key needs a key file.", hint="rlm serve --key-file keys.json --new-key NAME")
     made = new_key(path, name)
     typer.echo(made)
-    typer.echo(f"{path} keeps only a digest of the key: note the key now.", err=True)
+    typer.echo(f"{path} stores only a digest of the key: copy the key now.", err=True)

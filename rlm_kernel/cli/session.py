@@ -42,10 +42,10 @@ def init(
     *,
     options: RunOptions,
 ) -> None:
-    """Start a session: load files into a kernel that stays.
+    """Start a session: load files into a kernel that keeps running.
 
     Then ask with rlm run or rlm chat. The folder .rlm_state/ remembers it. Models, limits, profile and
-    runtime that you give here hold for all its questions.
+    runtime that you give here apply to all its questions.
     """
     changes, tools = options.changes(), options.given_tools()
 
@@ -68,7 +68,7 @@ def run(question: QUESTION, file: FILES = None, session: SESSION = "default", *,
     """Ask a question in this folder's session.
 
     A session is started if there is none. The question sees the session's files, variables and conversation.
-    The answer goes to stdout, everything else to stderr. Exit codes: as of rlm ask.
+    The answer goes to stdout, everything else to stderr. Exit codes: as for rlm ask.
     """
     question = worded(question)
     changes = options.changes()

@@ -43,22 +43,24 @@ def show(
             INPUT,
             "--cell",
             metavar="CELL",
-            help="Only this cell, in full: a cell's id, or a turn's, such as turn-03.",
+            help="Show only this cell, in full: a cell's id, or a turn's, such as turn-03.",
             autocompletion=_complete.cells,
         ),
     ] = None,
-    calls: Annotated[bool, option(OUTPUT, "--calls", help="The calls of models, a line each.")] = False,
+    calls: Annotated[bool, option(OUTPUT, "--calls", help="Show the model calls, one per line.")] = False,
     call: Annotated[
         int | None,
-        option(OUTPUT, "--call", metavar="N", help="One call with its full prompt and answer."),
+        option(OUTPUT, "--call", metavar="N", help="Show one call with its full prompt and answer."),
     ] = None,
-    full: Annotated[bool, option(OUTPUT, "--full", help="With --calls: full prompts and answers.")] = False,
+    full: Annotated[
+        bool, option(OUTPUT, "--full", help="With --calls: show full prompts and answers.")
+    ] = False,
     sources: Annotated[
         bool,
         option(
             OUTPUT,
             "--sources",
-            help="Where the answer and the prompts come from: calls, cells, passages of files.",
+            help="Show where the answer and the prompts come from: calls, cells, passages of files.",
         ),
     ] = False,
     files: MOVED_FILES = None,
@@ -71,7 +73,8 @@ def show(
 ) -> None:
     """Show a trace in the terminal: question, answer, turns, code, outputs.
 
-    Reads the notebook alone, and for --sources its files: no Docker, no models. A pipe gets plain text.
+    Reads only the notebook, and for --sources its files; needs no Docker and no models. A pipe gets plain
+    text.
     """
     from rlm_kernel.report import text
     from rlm_kernel.trace.prompts import open_prompts
@@ -122,7 +125,7 @@ def _chosen(trace: TraceFile, cell: str | None) -> Sequence[TraceCell]:
         return found
     near = nearest(cell, [one.id for one in trace.cells])
     ids = [one.id for one in trace.cells if one.code]
-    hint = f"Did you mean {near}?" if near else f"There are: {', '.join(ids[:20])}" if ids else ""
+    hint = f"Did you mean {near}?" if near else f"Its cells: {', '.join(ids[:20])}" if ids else ""
     raise UsageError(f"The trace has no cell {printable(cell[:100])}.", hint=hint)
 
 
@@ -144,7 +147,7 @@ def _calls(
     if number is not None:
         found = text.call_at(trace.cells, number)
         if found is None or found[0].id not in ids:
-            raise UsageError(f"There is no call {number} here.", hint="rlm show TRACE --calls lists them.")
+            raise UsageError(f"The trace has no call {number}.", hint="rlm show TRACE --calls lists them.")
         yield from text.in_full(number, *found, prompts, paint)
     elif full:
         for told in made:

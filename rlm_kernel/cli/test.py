@@ -53,7 +53,7 @@ def test(
             INPUT,
             "--files",
             metavar="FOLDER",
-            help="Where the traces' input files are now. Default: their old places, or beside the trace.",
+            help="Folder with the traces' input files. Default: their old places, or beside the trace.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -75,18 +75,26 @@ def test(
             MODELS,
             "--prompt",
             metavar="NAME",
-            help="Ask with another system prompt, as --profile names it.",
+            help="Use another system prompt; takes what --profile takes.",
             autocompletion=_complete.profiles,
         ),
     ] = None,
     live: Annotated[
         bool,
         option(
-            MODELS, "--live", help="Ask the traces' own models if a request is not recorded. It costs money."
+            MODELS,
+            "--live",
+            help="Ask the traces' own models if a request is not recorded. This costs money.",
         ),
     ] = False,
     compare: Annotated[
-        str, option(INPUT, "--compare", metavar="HOW", help="auto, exact, number, list, json, text or judge.")
+        str,
+        option(
+            INPUT,
+            "--compare",
+            metavar="HOW",
+            help="How to compare answers: auto, exact, number, list, json, text or judge.",
+        ),
     ] = "auto",
     tolerance: Annotated[
         float | None,
@@ -98,7 +106,7 @@ def test(
             MODELS,
             "--judge",
             metavar="MODEL",
-            help="Model that judges whether texts that differ say the same.",
+            help="Model that judges whether two different texts mean the same.",
             autocompletion=_complete.models,
         ),
     ] = None,
@@ -113,10 +121,11 @@ def test(
         ),
     ] = None,
     jobs: Annotated[
-        int, option(SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Traces tested at one time.")
+        int,
+        option(SANDBOX, "--jobs", "-j", min=1, metavar="N", help="Number of traces tested at the same time."),
     ] = 1,
     update: Annotated[
-        bool, option(OUTPUT, "--update", help="Accept the new answers: they are expected from now on.")
+        bool, option(OUTPUT, "--update", help="Accept the new answers as the expected ones.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -124,7 +133,7 @@ def test(
             OUTPUT,
             "--out",
             metavar="FOLDER",
-            help="Keep the new traces there. Default: a temporary folder, kept only if an answer differs.",
+            help="Folder for the new traces. Default: a temporary folder, kept only if an answer differs.",
             autocompletion=_complete.files,
         ),
     ] = None,
@@ -145,8 +154,8 @@ def test(
 
     Requests that are the same as recorded are answered from the trace. Without --model, --sub-model, --prompt
     or --live no model is asked and nothing is spent. Tools are called only if --tools or --mcp gives them.
-    FOLDER/rlm-test.toml may say what is expected. Exit
-    codes: 0 all the same, 1 some differ or failed, 2 wrong usage, 3 installation, 130 interrupted.
+    FOLDER/rlm-test.toml may say which answers are expected. Exit
+    codes: 0 all the same, 1 some differ or failed, 2 wrong usage, 3 missing set-up, 130 interrupted.
     """
     from rlm_kernel.cli._consent import calls_in
     from rlm_kernel.session.regression.results import Suite
@@ -191,7 +200,7 @@ def test(
                 return await run_suite(folder, update=update, tell=tell, **given)
             return await run_suites(folder, models, tell=lambda by, tested: tell(tested, by), **given)
 
-    found = run_to_end(main(), before="; the traces are as they were.")
+    found = run_to_end(main(), before="; the traces are unchanged.")
     if junit is not None:
         _write(junit, {_ALONE: found} if isinstance(found, Suite) else found.suites)
     if options.as_json:
@@ -213,7 +222,7 @@ def _measure(compare: str, tolerance: float | None) -> Measure:
         hint = did_you_mean(nearest(compare, HOWS)) or f"Choose from {', '.join(HOWS)}."
         raise UsageError(f"There is no comparison {compare!r}.", hint=hint)
     if tolerance is not None and not 0 <= tolerance < 1:
-        raise UsageError("--tolerance is a share from 0 to 1, such as 0.01.")
+        raise UsageError("--tolerance must be a number from 0 to 1, such as 0.01.")
     return Measure(how, TOLERANCE if tolerance is None else tolerance)
 
 

@@ -28,19 +28,32 @@ _QUESTION = 20
 def traces(
     since: Annotated[
         str | None,
-        option(INPUT, "--since", metavar="TIME", help="Begun since then: 30d, 12h, 2026-10-01, yesterday."),
+        option(
+            INPUT,
+            "--since",
+            metavar="TIME",
+            help="Only traces begun since then: 30d, 12h, 2026-10-01, yesterday.",
+        ),
     ] = None,
     until: Annotated[
         str | None,
-        option(INPUT, "--until", metavar="TIME", help="Begun until then; a day counts to its end."),
+        option(
+            INPUT, "--until", metavar="TIME", help="Only traces begun until then; a day counts to its end."
+        ),
     ] = None,
     grep: Annotated[
-        str, option(INPUT, "--grep", metavar="TEXT", help="With this text in question or answer.")
+        str,
+        option(INPUT, "--grep", metavar="TEXT", help="Only traces with this text in a question or answer."),
     ] = "",
     model: Annotated[
-        str, option(INPUT, "--model", "-m", metavar="TEXT", help="With this in the name of a model.")
+        str,
+        option(
+            INPUT, "--model", "-m", metavar="TEXT", help="Only traces with this text in the name of a model."
+        ),
     ] = "",
-    failed: Annotated[bool, option(INPUT, "--failed", help="Without an answer of the model's own.")] = False,
+    failed: Annotated[
+        bool, option(INPUT, "--failed", help="Only traces without an answer, or with a best-effort answer.")
+    ] = False,
     folder: Annotated[
         Path | None,
         option(
@@ -56,16 +69,16 @@ def traces(
     ] = None,
     most: Annotated[
         int | None,
-        typer.Option("--limit", "-n", metavar="N", min=1, help="The newest N alone; totals count all."),
+        typer.Option("--limit", "-n", metavar="N", min=1, help="Show only the newest N; totals count all."),
     ] = None,
     as_json: JSON = False,
     *,
     options: SettingsOptions,
 ) -> None:
-    """List traces, the newest first: what was asked, how it ended, what it cost.
+    """List traces, newest first: question, outcome, cost.
 
-    What child RLMs have used is counted in the run that asked for them. Totals go by the local time in which
-    a run began. Notebooks that are no traces are passed over and counted.
+    A run's figures include those of its child RLMs. Totals use the local time at which a run began. Notebooks
+    that are not traces are skipped and counted.
     """
     from rlm_kernel.report.listing import Wanted, instant, listing, sums
     from rlm_kernel.sandbox.rundir import live_sessions
@@ -76,7 +89,7 @@ def traces(
     if not where.is_dir():
         raise UsageError(
             f"There is no folder {where}.",
-            hint="rlm ask writes traces there; name another folder with --dir.",
+            hint="rlm ask makes it when it writes a trace. To name another folder: --dir",
         )
     wanted = Wanted(
         instant(since) if since else None, instant(until, end=True) if until else None, grep, model, failed
@@ -166,12 +179,12 @@ def _end(found: Listing, where: Path) -> Iterator[str]:
     cost = money(totals) or "no cost"
     yield f"{count}: {totals.turns:,} turns, {totals.calls:,} calls, {totals.usage.total:,} tokens, {cost}"
     passed = {
-        "damaged or no notebook": found.damaged,
+        "damaged or not notebooks": found.damaged,
         "of other programs": found.foreign,
         "of child RLMs": found.children,
     }
     if any(passed.values()):
-        yield f"passed over: {', '.join(f'{number:,} {what}' for what, number in passed.items() if number)}"
+        yield f"skipped: {', '.join(f'{number:,} {what}' for what, number in passed.items() if number)}"
 
 
 def _size(count: int) -> str:

@@ -46,10 +46,10 @@ def verify(
         ),
     ] = None,
     cells: Annotated[
-        bool, option(INPUT, "--replay/--no-replay", help="Run the cells again, in a new container.")
+        bool, option(INPUT, "--replay/--no-replay", help="Run the cells again in a new container.")
     ] = True,
     seal: Annotated[
-        str, option(INPUT, "--seal", metavar="DIGEST", help="The seal that the trace must have.")
+        str, option(INPUT, "--seal", metavar="DIGEST", help="Seal that the trace must have.")
     ] = "",
     report: Annotated[
         Path | None,
@@ -57,12 +57,12 @@ def verify(
             INPUT,
             "--report",
             metavar="FILE",
-            help="An export of the trace (.html, .md, .jsonl): check it, too.",
+            help="Also check this export of the trace (.html, .md, .jsonl).",
             autocompletion=_complete.files,
         ),
     ] = None,
     strict: Annotated[
-        bool, option(OUTPUT, "--strict", help="Count what could not be checked as broken.")
+        bool, option(OUTPUT, "--strict", help="Treat claims that could not be checked as broken.")
     ] = False,
     *,
     options: KernelOptions,
@@ -70,7 +70,7 @@ def verify(
     """Check a trace offline: its seal, files, quotations, account, cells, and what readers see.
 
     Each claim gets a verdict: holds, broken (with what was changed), or not checked (with why). No model is
-    asked. Exit codes: 0 nothing is broken, 1 something is, 2 wrong usage, 3 installation, 130 interrupted.
+    asked. Exit codes: 0 nothing is broken, 1 something is, 2 wrong usage, 3 missing set-up, 130 interrupted.
     """
     from rlm_kernel.session.verify import verify as run
 
@@ -99,7 +99,7 @@ def verify(
                 say=view.say,
             )
 
-    found = run_to_end(main(), before="; the trace is as it was.")
+    found = run_to_end(main(), before="; the trace is unchanged.")
     print(json_line(found.as_json() | {"strict": strict}) if as_json else _sentence(found))
     if not (found.complete if strict else found.holds):
         raise typer.Exit(BROKEN)

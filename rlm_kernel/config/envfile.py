@@ -29,7 +29,8 @@ def read_dotenv(cwd: Path | None = None) -> dict[str, str]:
         values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path} cannot be read: {error}", hint="Write it as UTF-8 text, lines of NAME=value."
+            f"{path} cannot be read: {error}",
+            hint="Save it as UTF-8 text, with lines of the form NAME=value.",
         ) from None
     return {name: value for name, value in values.items() if value}
 

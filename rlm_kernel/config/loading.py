@@ -73,7 +73,7 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     for key in given:
         section, _, name = key.rpartition(".")
         if not hasattr(settings, section):
-            raise ConfigError(f"{key} cannot be another for one question.", hint="Set it for all of them.")
+            raise ConfigError(f"{key} cannot be set for a single question.", hint="Set it for all questions.")
         value = getattr(getattr(checked, section), name)
         made[section] = made.get(section, getattr(settings, section)).model_copy(update={name: value})
     return settings.model_copy(update=made)
@@ -205,7 +205,7 @@ def _bad_value(error: ValidationError, given: Mapping[str, Given]) -> ConfigErro
     if key == SERVERS and place[2:]:
         key = ".".join(["mcp_servers", *place[2:]])
     message = f"{key}{value}{source}: {text[:1].lower()}{text[1:]}."
-    return ConfigError(message, hint="Correct the value, or leave it out for the default.")
+    return ConfigError(message, hint="Correct the value, or remove it to use the default.")
 
 
 def _shortened(value: object) -> str:

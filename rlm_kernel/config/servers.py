@@ -123,26 +123,26 @@ class MCPServer(BaseModel):
         kind = data.pop("type", None) or data.pop("transport", None)
         if kind == "sse":
             raise ValueError(
-                "the transport sse is no more used, and not known here: give the server's address for "
-                "streamable HTTP, which often ends with /mcp"
+                "rlm does not support the outdated transport sse: give the server's address for streamable "
+                "HTTP, which often ends with /mcp"
             )
         if kind not in (None, "stdio", "local", "remote", *_HTTP_TYPES):
-            raise ValueError("its type is stdio or http")
+            raise ValueError("its type must be stdio or http")
         if "enabled" in data:
             data.setdefault("disabled", not data.pop("enabled"))
         for name in data:
             if name not in cls.model_fields:
                 near = nearest(str(name), cls.model_fields)
-                known = f"did you mean {near}?" if near else f"known are {', '.join(cls.model_fields)}"
-                raise ValueError(f"{str(name)[:40]} is no setting of an MCP server; {known}")
+                known = f"did you mean {near}?" if near else f"known settings: {', '.join(cls.model_fields)}"
+                raise ValueError(f"{str(name)[:40]} is not a setting of an MCP server; {known}")
         return data
 
     @model_validator(mode="after")
     def _one_way(self) -> MCPServer:
         if (self.command is None) == (self.url is None):
-            raise ValueError("an MCP server has either a command or a url")
+            raise ValueError("an MCP server must have either a command or a url")
         if self.url is not None and urlsplit(self.url).scheme not in ("http", "https", ""):
-            raise ValueError("the url of an MCP server begins with https:// or http://")
+            raise ValueError("the url of an MCP server must begin with https:// or http://")
         return self
 
 
@@ -166,10 +166,10 @@ def fits(name: str, patterns: list[str]) -> bool:
 def few_servers(servers: dict[str, MCPServer]) -> dict[str, MCPServer]:
     """The servers, if there are not too many, and their names will do. Raises ValueError."""
     if len(servers) > MAX_SERVERS:
-        raise ValueError(f"{len(servers)} MCP servers are named, of at most {MAX_SERVERS}")
+        raise ValueError(f"{len(servers)} MCP servers are named; at most {MAX_SERVERS} are allowed")
     for name in servers:
         if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
-            raise ValueError(f"the name of an MCP server has 1 to {MAX_NAME} characters that can be seen")
+            raise ValueError(f"the name of an MCP server must have 1 to {MAX_NAME} printable characters")
     return servers
 
 

@@ -106,7 +106,7 @@ class LLMSettings(_Section):
     @model_validator(mode="after")
     def _both_prices(self) -> LLMSettings:
         if (self.input_price is None) != (self.output_price is None):
-            raise ValueError("input_price and output_price are set together or not at all")
+            raise ValueError("set both input_price and output_price, or neither")
         return self
 
 
@@ -323,11 +323,15 @@ class MCPSettings(_Section):
 
 def _few_and_distinct(models: dict[str, OtherLLM]) -> dict[str, OtherLLM]:
     if len(models) > MAX_MODELS:
-        raise ValueError(f"{len(models)} models are named, of at most {MAX_MODELS} beside root and sub")
+        raise ValueError(
+            f"{len(models)} models are named; at most {MAX_MODELS} are allowed besides root and sub"
+        )
     spelt: dict[str, str] = {}
     for name in models:
         if (other := spelt.setdefault(same_model_name(name), name)) != name:
-            raise ValueError(f"{other} and {name} are one name: capitals do not count, nor - and _ as two")
+            raise ValueError(
+                f"{other} and {name} are the same name: upper and lower case, and - and _, count as equal"
+            )
     return models
 
 

@@ -66,14 +66,14 @@ def from_file(config_file: Path | None, cwd: Path) -> Iterator[tuple[str, Given]
     if content and not any(name.partition(".")[0] in _sections() for name in content):
         names = ", ".join(sorted(_sections()))
         raise ConfigError(
-            f"{path} has no setting of rlm in it; known are {names}.",
+            f"{path} has no settings of rlm; known settings: {names}.",
             hint=hint or nearest(next(iter(content))),
         )
     for section, values in content.items():
         if section in known_keys():
             first, _, name = section.partition(".")
             raise ConfigError(
-                f"{section} (in {path}) is to be written as an object.",
+                f"{section} (in {path}) must be a JSON object.",
                 hint=f'Write {{"{first}": {{"{name}": …}}}}.',
             )
         yield from _from_section(section, values, str(path), IN_FILE)
@@ -97,11 +97,11 @@ def from_server_files(paths: Iterable[Path], given: Mapping[str, Any]) -> dict[s
     """
     given = dict(given)
     for path in paths:
-        content = _json_object(path, 'It is to have {"mcpServers": {"NAME": {"command": …}}}.')
+        content = _json_object(path, 'It must have {"mcpServers": {"NAME": {"command": …}}}.')
         servers = servers_in(content)
         if servers is None:
             raise ConfigError(
-                f"{path} has no MCP servers in it.",
+                f"{path} has no MCP servers.",
                 hint='Write {"mcpServers": {"NAME": {"command": …, "args": […]}}}, or "url" for an address.',
             )
         item = Given(dict(servers), str(path), IN_OVERRIDES)
@@ -152,7 +152,7 @@ def _check_name(name: str, source: str) -> None:
         checked_model_name(name)
     except ValueError as error:
         raise ConfigError(
-            f"{name[:60]!r} (in {MODELS}, {source}) is no name for a model: {error}.",
+            f"{name[:60]!r} (in {MODELS}, {source}) is not a valid name for a model: {error}.",
             hint='For example: {"models": {"fast": {"model": "provider/model"}}}',
         ) from None
 
@@ -178,7 +178,7 @@ def from_assignments(texts: Iterable[str]) -> dict[str, Given]:
         if not value:
             raise ConfigError(
                 f"--set {key}= has no value.",
-                hint="Write none to remove a limit, or leave --set out for the default.",
+                hint="Write none to remove a limit, or leave --set out to use the default.",
             )
         given[key] = Given(value, SET, IN_OVERRIDES)
     for key, item in given.items():
@@ -200,8 +200,8 @@ def _assigned_section(section: str, text: str) -> Iterator[tuple[str, Given]]:
         if section in sections():
             example = f"{section}.{next(iter(sections()[section]))}"
         raise ConfigError(
-            f"{section} is a section of settings.",
-            hint=f"Name one setting of it, such as --set {example}=…",
+            f"{section} is a section, not a setting.",
+            hint=f"Name a setting in it, such as --set {example}=…",
         )
     first, _, name = section.partition(".")
     return _from_section(first, {name: values} if name else values, SET, IN_OVERRIDES)
@@ -261,7 +261,7 @@ def from_variables(variables: Mapping[str, str], source: str, layer: int) -> Ite
         ):
             near = difflib.get_close_matches(variable, [*names, *_likely(variable)], 1, 0.5)
             raise ConfigError(
-                f"The {source.format(variable)} is no setting of rlm.",
+                f"The {source.format(variable)} is not a setting of rlm.",
                 hint=f"Did you mean {near[0]}?"
                 if near
                 else "Names are RLM_<SECTION>__<NAME>, such as RLM_LIMITS__TURNS.",
@@ -354,7 +354,7 @@ def check_known(key: str, source: str, *, known: list[str] | None = None) -> Non
     `known`.
     """
     if not (field_of(key) is not None if known is None else key in known):
-        raise ConfigError(f"{key} (in {source}) is no setting of rlm.", hint=nearest(key))
+        raise ConfigError(f"{key} (in {source}) is not a setting of rlm.", hint=nearest(key))
 
 
 def nearest(key: str) -> str:

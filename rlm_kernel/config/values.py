@@ -27,7 +27,9 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     size = int(found[1]) * _UNITS[found[2].lower()] if found else 0
     if size <= 0:
-        raise ValueError("a size is a whole number above 0 with k, m, g or t behind it, such as 512m or 2g")
+        raise ValueError(
+            "a size must be a whole number above 0, followed by k, m, g or t, such as 512m or 2g"
+        )
     return size
 
 
@@ -40,15 +42,14 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError(f"{path.parts[0]} is no user with a home folder") from None
+        raise ValueError(f"{path.parts[0]} is not a user with a home folder") from None
 
 
 def checked_variable(name: str) -> str:
     """The name of an environment variable. Raises ValueError, which does not show what was given."""
     if not _VARIABLE.fullmatch(name):
         raise ValueError(
-            "this is to be the name of an environment variable, such as OPENAI_API_KEY, and not the key "
-            "itself"
+            "this must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
         )
     return name
 
@@ -90,7 +91,8 @@ def checked_model_name(name: str) -> str:
     """The name of a model beside root and sub. Raises ValueError for what is none."""
     if not _MODEL_NAME.fullmatch(name) or name.lower() in ("root", "sub"):
         raise ValueError(
-            "the name of a model is a letter and then at most 40 letters, digits, _ or -, and not root or sub"
+            "the name of a model must be a letter followed by at most 40 letters, digits, _ or -, and "
+            "cannot be root or sub"
         )
     return name
 
@@ -106,9 +108,9 @@ def sendable(headers: dict[str, str]) -> dict[str, str]:
         if not _HEADER_NAME.fullmatch(name):
             begins = _HEADER_NAME.match(name)  # what follows may be a key that was put behind it
             shown = f"what begins with {begins[0][:40]}" if begins else "that"
-            raise ValueError(f"{shown} is no name of an HTTP header")
+            raise ValueError(f"{shown} is not the name of an HTTP header")
         if not value.isprintable() or not value.isascii():
-            raise ValueError(f"the value of {name} has characters that no HTTP header can have")
+            raise ValueError(f"the value of {name} has characters that are not allowed in an HTTP header")
     return headers
 
 

@@ -221,11 +221,11 @@ class Conversation:
         if not turns:
             return False
         if self.share is None:
-            error.hint += " The turns are not summed up, because memory_compaction.enabled is off."
+            error.hint += " rlm does not summarise the turns, because memory_compaction.enabled is off."
             return False
         self._outgrown = round(memory.tokens(self.messages, self._used, self._read))
         self._tell(
-            Noted("The conversation is longer than the root model's window: the turns so far are summed up.")
+            Noted("The conversation is longer than the root model's window: rlm summarises the turns so far.")
         )
         return await self._condense(turns, whole=False)
 
@@ -239,7 +239,12 @@ class Conversation:
         self.messages[: len(short)] = [*short[:-1], {**last, "content": short[-1]["content"] + added}]
         self._used, self._read = Usage(), 0
         self.shortened = True
-        self._tell(Noted("The input does not fit into the root model's window: it is not shown whole."))
+        self._tell(
+            Noted(
+                "The whole input does not fit into the root model's window, so the root model sees "
+                "only its beginning."
+            )
+        )
         return True
 
     async def make_room(self) -> None:

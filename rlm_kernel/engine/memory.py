@@ -96,14 +96,14 @@ async def sum_up(
         async with ledger.paying.timeout(SECONDS if left is None else min(SECONDS, left)):
             messages, reply = await _first_that_fits(models, ledger, forms)
     except (ModelError, BudgetExceeded) as error:
-        raise Unremembered(f"the summary did not come: {error.message.rstrip('.')}") from error
+        raise Unremembered(f"the model gave no summary: {error.message.rstrip('.')}") from error
     except TimeoutError as error:
-        raise Unremembered("the summary did not come: time-out") from error
+        raise Unremembered("the model gave no summary: time-out") from error
     text = reply.text.strip()
     if not text:
         raise Unremembered("the summary was empty")
     if len(text) >= stood_for:
-        raise Unremembered("the summary was longer than what it would stand for")
+        raise Unremembered("the summary was not shorter than the messages it replaces")
     return _measured(text, reply, told, messages)
 
 

@@ -112,7 +112,7 @@ class Kept:
     async def status(self) -> list[str]:
         """What it has, in lines for people."""
         if self._scratch is None:
-            return ["kernel      none is kept: --keep keeps one for the next question"]
+            return ["kernel      none; --keep keeps the kernel for the next question"]
         return (await look_at(_NAME, changes={"session.dir": self._scratch.path})).lines()
 
     def discard(self) -> None:
@@ -134,6 +134,6 @@ class Kept:
 def _check_trace(session: Session, trace: Path | None) -> None:
     if trace is not None and trace != session.trace:
         raise UsageError(
-            f"The kernel that is kept has a trace, and that is {session.trace}.",
-            hint="Leave --trace out, or begin another kernel: --new",
+            f"The kept kernel has a trace already: {session.trace}.",
+            hint="Leave --trace out, or start another kernel: --new",
         )

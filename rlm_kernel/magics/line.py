@@ -32,12 +32,12 @@ OPTIONS: Sequence[tuple[Sequence[str], dict[str, Any]]] = (
         {
             "metavar": "NAME",
             "dest": "bind",
-            "help": "the variable that gets the answer: a text, or what -t says",
+            "help": "variable for the answer: a text, or the type that -t names",
         },
     ),
     (
         ("-t", "--type"),
-        {"metavar": "TYPE", "help": "type of the answer: list[str], or a pydantic model of the notebook's"},
+        {"metavar": "TYPE", "help": "type of the answer: list[str], or a pydantic model from the notebook"},
     ),
     (("--trace",), {"metavar": "FILE", "help": "write the trace to this notebook; default: in rlm-traces/"}),
     (("--timeout",), {"metavar": "SECONDS", "help": "seconds that the question may take"}),
@@ -46,18 +46,18 @@ OPTIONS: Sequence[tuple[Sequence[str], dict[str, Any]]] = (
         {
             "metavar": "NAME=VALUE",
             "action": "append",
-            "help": "a limit: cost=1, turns=20, calls=500, seconds=600",
+            "help": "set a limit: cost=1, turns=20, calls=500, seconds=600",
         },
     ),
     (
         ("--set",),
-        {"metavar": "KEY=VALUE", "action": "append", "help": "any setting, such as sandbox.memory=4g"},
+        {"metavar": "KEY=VALUE", "action": "append", "help": "set any setting, such as sandbox.memory=4g"},
     ),
     (
         ("--rlm",),
         {
             "metavar": "NAME",
-            "help": "ask this RLM of the notebook's, with the models and settings that it has",
+            "help": "ask this RLM object from the notebook, with its models and settings",
         },
     ),
     (("--cite",), {"action": "store_true", "help": "have the answer cite its evidence"}),
@@ -65,11 +65,12 @@ OPTIONS: Sequence[tuple[Sequence[str], dict[str, Any]]] = (
         ("--keep",),
         {
             "action": argparse.BooleanOptionalAction,
-            "help": "ask in a kernel that stays for the next question, with its variables and what was said",
+            "help": "ask in a kernel that is kept for the next question, with its variables and the "
+            "conversation",
         },
     ),
-    (("--new",), {"action": "store_true", "help": "--keep, in a new kernel"}),
-    (("-h", "--help"), {"action": "store_true", "help": "show this"}),
+    (("--new",), {"action": "store_true", "help": "like --keep, but in a new kernel"}),
+    (("-h", "--help"), {"action": "store_true", "help": "show this help"}),
 )
 _FLAGS = {"--cite", "--keep", "--no-keep", "--new", "-h", "--help"}
 _NAMES = {name for names, _ in OPTIONS for name in names} | {"--no-keep"}
@@ -99,8 +100,8 @@ class Options:
         for name, option in _ONE_QUESTION.items():
             if getattr(self, name):
                 raise UsageError(
-                    f"{option} belongs to a question, and there is none.",
-                    hint="Write the question behind it: %rlm … QUESTION, or in the cell below %%rlm.",
+                    f"{option} needs a question, and there is none.",
+                    hint="Write the question after it: %rlm … QUESTION, or in the cell below %%rlm.",
                 )
 
 
@@ -251,7 +252,7 @@ def _end(line: str, begin: int) -> int:
     if quote or depth:
         raise UsageError(
             f"{'A quotation mark' if quote else 'A bracket'} is not closed in {line[begin:][:80]!r}.",
-            hint="The question stands in the lines below %%rlm; of %rlm it stands behind --.",
+            hint="Write the question in the lines below %%rlm, or after -- with %rlm.",
         )
     return at
 
@@ -276,7 +277,7 @@ def _option(word: str, rest: Iterator[str], value_of: Value) -> list[str]:
 
 def _instead(name: str) -> str:
     if re.match(r"--(max-|cost|turns|calls|tokens|seconds)", name):
-        return "Limits are set by their names: --limit cost=1, --limit seconds=600"
+        return "Name the limit: --limit cost=1, --limit seconds=600"
     near = did_you_mean(nearest(name, _NAMES))
     return f"{near} %rlm -h lists the options.".lstrip()
 
@@ -305,6 +306,7 @@ def check_command(line: Line) -> None:
         return
     near = did_you_mean(nearest(line.question, COMMANDS))
     raise UsageError(
-        f"%rlm {line.question}: there is no such command, and a question is more than one word.",
-        hint=f"{near} There are {', '.join(COMMANDS)}; to ask all the same: %rlm -- {line.question}".lstrip(),
+        f"%rlm {line.question}: there is no such command, and a question must have more than one word.",
+        hint=f"{near} The commands are {', '.join(COMMANDS)}. To ask it as a question: %rlm -- "
+        f"{line.question}".lstrip(),
     )

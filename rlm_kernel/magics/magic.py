@@ -32,12 +32,12 @@ from rlm_kernel.session.rlm import RLM
 _T = TypeVar("_T")
 RESULT = "_rlm"
 """The variable that has the last result."""
-_ABOUT = f"""Ask a question over variables of this notebook.
+_ABOUT = f"""Ask a question about variables of this notebook.
 
     %%rlm [OPTIONS] [VARIABLE …]          the question is the cell below
     %rlm [OPTIONS] [VARIABLE … --] QUESTION
     %rlm OPTIONS                          settings for all cells that follow
-    %rlm status | cost | stop | help      what is set and kept; what it has cost; end the kept kernel
+    %rlm status | cost | stop | help      show settings and the kept kernel; show costs; end the kept kernel
 
 VARIABLE is a name: df, logs[0], run.notes. One is the context; several are a dict by name or, with tables or
 paths among them, files named after them. The Result is shown, and is in `{RESULT}`.
@@ -85,7 +85,7 @@ class RLMMagics(Magics):
             check_command(asked)
             return self._ask(asked, asked.question)
         elif asked.dashes:
-            raise UsageError("There is no question behind --.", hint="%rlm VARIABLE … -- QUESTION")
+            raise UsageError("There is no question after --.", hint="%rlm VARIABLE … -- QUESTION")
         else:
             self._settle(asked.options)
         return None
@@ -141,11 +141,12 @@ class RLMMagics(Magics):
         options = _merged(self._set, line.options)
         if not question:
             raise UsageError(
-                "The question is empty.", hint="Write it in the lines below %%rlm, or behind %rlm."
+                "The question is empty.", hint="Write it in the lines below %%rlm, or after %rlm."
             )
         if options.bind is not None and (not options.bind.isidentifier() or keyword.iskeyword(options.bind)):
             raise UsageError(
-                f"--as {options.bind}: no variable can be called that.", hint="Give it a plain name."
+                f"--as {options.bind}: this is not a valid variable name.",
+                hint="Choose a plain name, such as result.",
             )
         values = look_up(line.names, self._value, self._user)
         answer_type = None if options.type is None else self._type(options.type)
@@ -182,7 +183,7 @@ class RLMMagics(Magics):
             return
         raise UsageError(
             f"The question begins with {first}, which is a variable here.",
-            hint=f"To ask over it: %rlm {first} -- {rest.strip()[:60] or 'QUESTION'}",
+            hint=f"To ask about it: %rlm {first} -- {rest.strip()[:60] or 'QUESTION'}",
         )
 
     def _model(self, options: Options) -> RLM:
@@ -191,7 +192,7 @@ class RLMMagics(Magics):
             return RLM(options=options.changes)
         found = self._named(options.rlm)
         if not isinstance(found, RLM):
-            raise UsageError(f"{options.rlm} is no RLM.", hint=f"{options.rlm} = RLM(…)")
+            raise UsageError(f"{options.rlm} is not an RLM.", hint=f"{options.rlm} = RLM(…)")
         return found
 
     def _type(self, text: str) -> Any:
@@ -202,12 +203,12 @@ class RLMMagics(Magics):
             raise UsageError(
                 f"-t {text}: {error.name or text} is not defined in this notebook.",
                 hint=near
-                or "Take list[str], int, dict[str, float], or a pydantic model that a cell has defined.",
+                or "Use list[str], int, dict[str, float], or a pydantic model that a cell has defined.",
             ) from error
         except Exception as error:
             raise UsageError(
-                f"-t {text} is no type: {' '.join(str(error).split())[:200]}.",
-                hint="Take list[str], int, dict[str, float], or a pydantic model that a cell has defined.",
+                f"-t {text} is not a type: {' '.join(str(error).split())[:200]}.",
+                hint="Use list[str], int, dict[str, float], or a pydantic model that a cell has defined.",
             ) from error
 
     @property
@@ -248,8 +249,8 @@ def _merged(base: Options, given: Options) -> Options:
     changes = {} if rlm else {**base.changes, **given.changes}
     if given.rlm and given.changes:
         raise UsageError(
-            f"{given.rlm} has models, limits and settings of its own.",
-            hint="Leave out --rlm, or the other options; or make another RLM.",
+            f"{given.rlm} has its own models, limits and settings.",
+            hint="Leave out --rlm or the other options, or make another RLM.",
         )
     return replace(given, rlm=rlm, changes=changes, keep=base.keep if given.keep is None else given.keep)
 

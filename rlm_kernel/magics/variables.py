@@ -46,9 +46,9 @@ def value_of(name: str, evaluate: Evaluate, known: Iterable[str]) -> Any:
     """The value of one name. Raises UsageError."""
     if not is_name(name):
         raise UsageError(
-            f"{name} is no variable's name.",
-            hint="Give names: df, logs[0], run.notes. For anything else make a variable first; the question "
-            "stands in the lines below %%rlm, and of %rlm behind --.",
+            f"{name} is not the name of a variable.",
+            hint="Use names: df, logs[0], run.notes. For anything else, make a variable first. Write the "
+            "question in the lines below %%rlm, or after -- with %rlm.",
         )
     try:
         return evaluate(name)
@@ -56,7 +56,7 @@ def value_of(name: str, evaluate: Evaluate, known: Iterable[str]) -> Any:
         near = did_you_mean(nearest(name, (one for one in known if not one.startswith("_"))))
         raise UsageError(
             f"There is no variable {error.name or name} in this notebook.",
-            hint=near or "Run the cell that makes it. A question with dashes: %rlm -- QUESTION",
+            hint=near or "Run the cell that makes it. If it is part of the question: %rlm -- QUESTION",
         ) from error
     except Exception as error:
         said = " ".join(str(error).split())[:300]
@@ -80,12 +80,12 @@ def _check(name: str, value: Any) -> None:
     )
     if what:
         raise UsageError(
-            f"{name} is {what}, and there is nothing in it to ask about.",
+            f"{name} is {what}, which has no content to ask about.",
             hint="Give a text, bytes, a Path or several, a table, a file object, or what JSON can hold.",
         )
     if isinstance(value, str) and _names_a_file(value):
         raise UsageError(
-            f"{name} is a text, and its text is the path of a file.",
+            f"{name} is a text that names a file, not the file's content.",
             hint=f"To ask about the file: {name} = Path({name})",
         )
 
@@ -115,8 +115,8 @@ def size_of(value: Any) -> int:
 def large_ones(values: Mapping[str, Any]) -> list[str]:
     """A sentence for each value that takes long to hand over."""
     return [
-        f"{name} ({type(value).__name__}) has about {size / 1e9:,.1f} GB: it is written to a file first. "
-        "The Path of a file that you have is given as it is."
+        f"{name} ({type(value).__name__}) has about {size / 1e9:,.1f} GB, so rlm writes it to a file first. "
+        "If you have it as a file, give its Path instead: rlm needs no copy then."
         for name, value in values.items()
         if (size := size_of(value)) >= LARGE
     ]

@@ -67,7 +67,8 @@ class Client:
             return self.sessions[name]
         except KeyError:
             raise UsageError(
-                "You have no session of this id.", hint="It was stopped, or never begun: session_start"
+                "You have no session with this id.",
+                hint="It has ended, or was never started. To start one: session_start",
             ) from None
 
     def new_name(self) -> str:
@@ -81,7 +82,7 @@ class Client:
         """
         if self.ended:
             work.close()
-            raise UsageError("The server has ended.")
+            raise UsageError("The server was stopped.")
         task = asyncio.create_task(work)
         self._works.add(task)
         task.add_done_callback(self._over)

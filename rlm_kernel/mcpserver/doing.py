@@ -181,7 +181,7 @@ class Doing:
         async with self._using(client, given.session) as kept:
             await client.stop(kept.name)
         return Told(
-            "The session has ended; its trace stays.", {"session": kept.name, "trace": kept.trace.stem}
+            "The session has ended; its trace is kept.", {"session": kept.name, "trace": kept.trace.stem}
         )
 
     async def search(
@@ -190,7 +190,7 @@ class Doing:
         """Look for a regular expression, in a kernel, without a model."""
         wanted = Search(given.pattern, given.file, given.ignore_case, given.limit)
         if (given.session is None) == (not given.paths):
-            raise UsageError("A search needs `paths` or a `session`, and not both.")
+            raise UsageError("A search needs either `paths` or a `session`.")
         async with progress.told():
             if given.session is not None:
                 async with (
@@ -228,7 +228,7 @@ class Doing:
 
     async def _files(self, given: Sequence[str], text: str | None, roots: Sequence[Path]) -> list[Path]:
         if given and text is not None:
-            raise UsageError("Give `paths` or `text`, and not both.")
+            raise UsageError("Give either `paths` or `text`.")
         return await asyncio.to_thread(paths.allowed, given, self.rules.folders or roots)
 
     def _limits(self, given: asked.Ask | asked.SessionAsk) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class Doing:
         try:
             self.purse.check()
         except BudgetExceeded as error:
-            error.hint = "Start the server with more: --total-cost."
+            error.hint = "Start the server with a higher --total-cost."
             raise
         usual, total = self._usual.limits, self.rules.total_cost
         left = None if total is None else total - self.purse.spent.cost

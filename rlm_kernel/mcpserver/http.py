@@ -61,7 +61,7 @@ def address_of(text: str) -> Address:
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not port.isascii() or not port.isdigit() or int(port) > 65_535 or (not host and ":" in text):
         raise UsageError(
-            f"{text!r} is no address to listen at.", hint="--http 8123, or --http 127.0.0.1:8123"
+            f"{text!r} is not an address to listen on.", hint="--http 8123, or --http 127.0.0.1:8123"
         )
     return Address(host or "127.0.0.1", int(port))
 
@@ -71,7 +71,7 @@ def check_token(token: str) -> str:
     token = token.strip()
     if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(
-            f"A token has at least {MIN_TOKEN} characters, letters and digits, without spaces.",
+            f"A token must have at least {MIN_TOKEN} characters: letters and digits, no spaces.",
             hint='python -c "import secrets; print(secrets.token_urlsafe(32))"',
         )
     return token
@@ -139,8 +139,8 @@ def _listening(address: Address) -> Iterator[socket.socket]:
         listening = socket.create_server((address.host, address.port), family=family, backlog=128)
     except OSError as error:
         raise SetupError(
-            f"Nothing can listen at {address.host}, port {address.port}: {error.strerror or error}.",
-            hint="Take another port: --http 0 takes any that is free.",
+            f"rlm cannot listen on {address.host}, port {address.port}: {error.strerror or error}.",
+            hint="Choose another port; --http 0 chooses a free one.",
         ) from error
     with listening:
         yield listening
@@ -161,11 +161,11 @@ class _Guard:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not self._is_known(headers.get(b"authorization", b"")):
-            await _refuse(send, 401, "This server wants a token: Authorization: Bearer TOKEN")
+            await _refuse(send, 401, "This server needs a token: Authorization: Bearer TOKEN")
         elif self._lone and b"origin" in headers:
-            await _refuse(send, 403, "This server answers no page of a browser.")
+            await _refuse(send, 403, "This server does not answer web pages.")
         elif not _is_served(headers.get(_VERSION)):
-            await _refuse(send, 400, "This server speaks MCP with sessions: initialize first.")
+            await _refuse(send, 400, "This server uses MCP sessions: send initialize first.")
         else:
             await self._app(scope, _Bounded(receive), send)
 

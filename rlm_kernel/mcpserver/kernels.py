@@ -24,7 +24,9 @@ class Kernels:
     async def one(self) -> AsyncIterator[None]:
         """Wait for one. Raises UsageError where too many wait."""
         if self._waiting >= MAX_WAITING:
-            raise UsageError(f"{MAX_WAITING} calls wait for a kernel already.", hint="Ask again later.")
+            raise UsageError(
+                f"{MAX_WAITING} calls are already waiting for a kernel.", hint="Ask again later."
+            )
         self._waiting += 1
         try:
             while self._used >= self.most:

@@ -25,7 +25,7 @@ _SHOWN = 200
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 NO_FOLDERS = (
-    "Start the server with the folders that it may read (rlm mcp FOLDER…), have the client name its roots, "
+    "Start the server with the folders that it may read (rlm mcp FOLDER…), let the client name its roots, "
     "or give the input itself as `text`."
 )
 
@@ -56,11 +56,12 @@ def allowed(given: Sequence[str], folders: Sequence[Path]) -> list[Path]:
         return []
     if not folders:
         raise FileRefused(
-            "No folder is open to this server's clients, so no path can be read.", hint=NO_FOLDERS
+            "This server's clients may not read any folder, so it cannot read paths.", hint=NO_FOLDERS
         )
     if len(given) > MAX_PATHS:
         raise FileRefused(
-            f"{len(given):,} paths are too many: {MAX_PATHS:,} at most.", hint="Name their folder."
+            f"{len(given):,} paths are too many; at most {MAX_PATHS:,} are allowed.",
+            hint="Name their folder instead.",
         )
     return list(dict.fromkeys(_allowed(one, folders) for one in given))
 
@@ -72,7 +73,7 @@ def _allowed(given: str, folders: Sequence[Path]) -> Path:
     # A relative path may be meant from any of the folders; the first that has it counts.
     candidates = [Path(named)] if os.path.isabs(named) else [top / named for top in tops]
     refused = FileRefused(
-        f"{shown} is not there, or lies in none of the folders that may be read.",
+        f"{shown} does not exist, or is not in a folder that this server may read.",
         hint="Folders: " + ", ".join(printable(str(top)) for top in tops[:10]),
     )
     for candidate in candidates:
@@ -98,22 +99,20 @@ def _plain(given: str) -> str:
         try:
             parts = urlsplit(given)
         except ValueError:
-            raise FileRefused(f"{shown} is no file URI.") from None
+            raise FileRefused(f"{shown} is not a file URI.") from None
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-            raise FileRefused(f"{shown} is no file of this machine.")
+            raise FileRefused(f"{shown} is not a file on this machine.")
         path = unquote(parts.path, errors="surrogateescape")
         if system.WINDOWS_PATHS and re.match(r"/[A-Za-z]:", path):
             path = path[1:]
     elif _SCHEME.match(given) and not _DRIVE.match(given):
-        raise FileRefused(f"{shown} is no file of this machine.", hint="Name a path, or a file: URI.")
+        raise FileRefused(f"{shown} is not a file on this machine.", hint="Name a path, or a file: URI.")
     if not path or "\0" in path or len(path) > _LONGEST:
-        raise FileRefused(f"{shown!r} is no path.")
+        raise FileRefused(f"{shown!r} is not a path.")
     if path.startswith("~"):
-        raise FileRefused(
-            f"{shown}: ~ stands for nobody's home here.", hint="Name the path from the root on."
-        )
+        raise FileRefused(f"{shown}: ~ has no meaning here.", hint="Name the full path.")
     if system.is_remote(path) or (_DRIVE.match(path) and not system.WINDOWS_PATHS):
-        raise FileRefused(f"{shown} is a path of another machine.")
+        raise FileRefused(f"{shown} is a path on another machine.")
     return path
 
 

@@ -142,7 +142,7 @@ class McpServer:
             return _wrong(_what_is_wrong(error))
         client = self._client(ctx)
         if self._calls.get(client, 0) >= MAX_CALLS:
-            return _wrong(f"You have {MAX_CALLS} calls at the same time already. Wait for some of them.")
+            return _wrong(f"You already have {MAX_CALLS} calls in progress. Wait for some of them.")
         self._calls[client] = self._calls.get(client, 0) + 1
         try:
             roots = await self._roots(ctx, client)
@@ -201,7 +201,7 @@ class McpServer:
     async def _too_long(self, ctx: Any, params: Any) -> types.EmptyResult:
         raise MCPError(
             code=types.INVALID_REQUEST,
-            message="The message is too large to be read. Name large inputs as `paths`.",
+            message="The message is too large. Pass large inputs as `paths`.",
         )
 
 

@@ -88,7 +88,7 @@ class _Lines:
             if not rest or rest.endswith(b"\n"):
                 break
         found = _ID.search(head) or next(reversed(list(_ID.finditer(tail))), None)
-        print(f"rlm: a message of more than {MAX_MESSAGE:,} bytes was not read.", file=sys.stderr)
+        print(f"rlm: skipped a message of more than {MAX_MESSAGE:,} bytes.", file=sys.stderr)
         if found is None:
             return b"\n"
         return b'{"jsonrpc":"2.0","id":%s,"method":"%s"}\n' % (found[1], TOO_LONG.encode())

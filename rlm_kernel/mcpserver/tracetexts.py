@@ -18,7 +18,9 @@ def trace_of(client: Client, name: str) -> Path:
     try:
         return client.traces[name]
     except KeyError:
-        raise UsageError("None of your runs has a trace of this name.", hint="Answers name theirs.") from None
+        raise UsageError(
+            "None of your runs has a trace with this name.", hint="Each answer names its trace."
+        ) from None
 
 
 def shown(client: Client, name: str, cell: str | None = None) -> str:
@@ -34,7 +36,7 @@ def shown(client: Client, name: str, cell: str | None = None) -> str:
         if one.id == cell:
             return _bounded("\n".join(one_cell(one, Paint())))
     ids = ", ".join(one.id for one in trace.cells[:50])
-    raise UsageError("The trace has no cell of this id.", hint=f"Its cells: {ids}")
+    raise UsageError("The trace has no cell with this id.", hint=f"Its cells: {ids}")
 
 
 def resource(client: Client, uri: str) -> tuple[str, str]:

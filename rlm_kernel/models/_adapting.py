@@ -18,20 +18,22 @@ class _Told(dict[str, str]):
     """Of a parameter that stands for itself: its name."""
 
     def __missing__(self, change: str) -> str:
-        return f"does not take {change}: it is left out now."
+        return f"does not accept {change}; rlm leaves it out from now on."
 
 
 TOLD: Mapping[str, str] = _Told(
     {
-        "system": "takes no system role: the instructions are part of the first message now.",
-        "temperature": "takes no temperature: it is left out now.",
-        "max_completion_tokens": "takes max_completion_tokens in place of max_tokens.",
-        "max_tokens": "does not take this limit on reply tokens: max_tokens is left out now.",
-        "response_format": "takes no schema for its reply: it is left out now.",
-        "reasoning_effort": "takes no such level of reasoning: its own is used now.",
-        "stream_options": "does not count the tokens of streamed replies: they are estimated.",
-        "thoughts": "does not take its reasoning of earlier replies back: it is left out now.",
-        "thinking": "takes no number of thinking tokens: it is left out now.",
+        "system": "does not accept the system role; rlm puts the instructions into the first message from "
+        "now on.",
+        "temperature": "does not accept a temperature; rlm leaves it out from now on.",
+        "max_completion_tokens": "needs max_completion_tokens instead of max_tokens.",
+        "max_tokens": "does not accept this limit on reply tokens; rlm leaves max_tokens out from now on.",
+        "response_format": "does not accept a schema for its reply; rlm leaves it out from now on.",
+        "reasoning_effort": "does not accept this level of reasoning; rlm uses the model's default from now "
+        "on.",
+        "stream_options": "does not count the tokens of streamed replies; rlm estimates them.",
+        "thoughts": "does not accept its earlier reasoning as input; rlm leaves it out from now on.",
+        "thinking": "does not accept a number of thinking tokens; rlm leaves it out from now on.",
     }
 )
 """What is said of a change, by its name."""

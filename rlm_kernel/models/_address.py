@@ -42,7 +42,7 @@ class Address:
         written.
         """
         url = self.url or used.partition("?")[0]
-        shown = _PASSWORD.sub("//", url) if url else "the provider's usual one"
+        shown = _PASSWORD.sub("//", url) if url else "the provider's default"
         return f"{shown} (from {self.source})" if self.source else f"{shown} (the default)" if url else shown
 
 
@@ -115,7 +115,7 @@ def _key_variables(settings: LLMSettings, provider: str) -> tuple[str, ...]:
 
 
 def key_variable(settings: LLMSettings, provider: str) -> str:
-    """The one variable whose key goes to a model: the provider's usual one does not count beside
+    """The one variable whose key goes to a model: the provider's default does not count beside
     `api_key_env`, which mostly means that the address is somebody else's.
     """
     known = providers().get(provider)

@@ -167,7 +167,8 @@ def _parametrize(endpoint: Endpoint, drops: Collection[str]) -> None:
     endpoint.told = [
         *told,
         *(
-            f"{endpoint.provider} takes no {name}: {endpoint.section}.{setting.get(name, name)} is left out."
+            f"{endpoint.provider} does not support {name}: rlm leaves "
+            f"{endpoint.section}.{setting.get(name, name)} out."
             for name in left
         ),
     ]
@@ -177,7 +178,7 @@ async def _sign_in(endpoint: Endpoint) -> None:
     endpoint.address = address_of(endpoint.section, endpoint.settings, endpoint.provider)
     endpoint.key = await find_key(endpoint.section, endpoint.settings, endpoint.provider)
     if endpoint.key is not None and (odd := endpoint.key.oddity):
-        hint = f"Copy the key again, and set {endpoint.key.source} to it alone."
+        hint = f"Copy the key again, and set {endpoint.key.source} to only the key."
         failure = Failure("auth", f"the key in {endpoint.key.source} has {odd} in it")
         raise model_error(endpoint, failure, hint=hint)
 
@@ -188,7 +189,7 @@ def _no_key(endpoint: Endpoint, variable: str) -> ModelError:
         f"the system's keyring: rlm auth add {variable}."
     )
     if endpoint.settings.api_base is not None:
-        hint += f" If {endpoint.settings.api_base} wants no key, any value will do."
+        hint += f" If {endpoint.settings.api_base} needs no key, any value works."
     return model_error(endpoint, Failure("auth", f"no key: {variable} is not set"), hint=hint)
 
 

@@ -300,7 +300,7 @@ def of_transport(error: BaseException) -> Failure:
         for link in chain
     ):
         advice = (
-            "If a proxy or a server of your own signs with another authority, name its certificate in "
+            "If your proxy or server uses its own certificate authority, name the certificate in "
             "SSL_CERT_FILE."
         )
         return Failure("connection", f"its certificate is not trusted: {said}", advice=advice)
@@ -311,16 +311,16 @@ def of_transport(error: BaseException) -> Failure:
         ):
             return Failure(
                 "connection",
-                "the server there does not speak https",
+                "the server at this address does not use https",
                 advice="Write the address with http:// instead.",
             )
         return Failure("connection", said, retry=True)
     if any(isinstance(link, aiohttp.InvalidURL) for link in chain):
-        return Failure("connection", f"the address is none that can be opened: {said}")
+        return Failure("connection", f"the address is not valid: {said}")
     if isinstance(error, ValueError):  # a proxy that cannot be used, a name that is none
         return Failure("connection", said)
     if any(isinstance(link, aiohttp.ClientConnectorDNSError) for link in chain):
-        return Failure("connection", f"its name is not known: {said}", retry=True)
+        return Failure("connection", f"its host name cannot be resolved: {said}", retry=True)
     return Failure("connection", said, retry=True)
 
 

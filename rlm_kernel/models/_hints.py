@@ -46,7 +46,7 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, sent: Se
     section, settings = asked.section, asked.settings
     used = exchange.url if exchange is not None else ""
     address = f"The address is {asked.address.told(used)}."
-    wait = "" if failure.retry_after is None else f" {failure.retry_after:,.0f} s, as it asks for"
+    wait = "" if failure.retry_after is None else f" {failure.retry_after:,.0f} s, as the provider asks"
     hints: dict[ModelFault, str] = {
         "auth": f"Check the key in {_key(asked)}, and that its account may use this model. {address}",
         "unknown_model": "Write it as provider/model, such as openai/gpt-4o-mini, and check "
@@ -60,7 +60,7 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, sent: Se
         "server": f"Try again later, or use another model. {address}",
         "empty": f"Raise {section}.max_tokens (now {settings.max_tokens or 'not set'}), or use another "
         "model.",
-        "refused": "Ask in other words, or use another model.",
+        "refused": "Word the question differently, or use another model.",
         "too_long": _too_long(asked, sent),
         "bad_request": f"Check the settings of {section} against what the provider allows. {address}",
     }
@@ -72,7 +72,7 @@ def hint_for(failure: Failure, asked: Asked, exchange: Exchange | None, sent: Se
     if failure.fault in ("connection", "timeout") and exchange is not None and exchange.proxy is not None:
         host = used.partition("://")[2].partition("/")[0].rpartition("@")[2]
         parts.append(
-            f"It was reached for by the proxy {exchange.proxy}; to go without, add "
+            f"rlm used the proxy {exchange.proxy}. To connect directly, add "
             f"{host.rpartition(':')[0] or host} to NO_PROXY."
         )
     return " ".join(filter(None, parts))
@@ -118,7 +118,7 @@ def _moved(asked: Asked, used: str, target: str) -> str:
     )
     base = target.removesuffix(added) if added and target.endswith(added) else "its base"
     return (
-        "Keys and prompts go to the address that is set alone. If you trust the other one, set "
+        "rlm sends keys and prompts only to the configured address. If you trust the other address, set "
         f"{setting} to {base}."
     )
 
@@ -130,4 +130,5 @@ def _other_base(asked: Asked, used: str) -> str:
     versioned = "/v1" in base or "/v4" in base
     if versioned or asked.provider not in _OPENAI_LIKE:
         return ""
-    return f"Most servers want /v1 at its end: set {setting.removesuffix(' in .env')} to {base}/v1."
+    setting = setting.removesuffix(" in .env")
+    return f"Most servers need /v1 at the end of the address: set {setting} to {base}/v1."

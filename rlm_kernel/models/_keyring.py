@@ -70,8 +70,8 @@ def keyring_key(provider: str) -> Key | None:
     value = tidy_key(found.key or "")
     if not value:
         raise KeyringError(
-            f"The keyring has no {name} any more ({found.backend}).",
-            hint=f"Add it again: rlm auth add {name}. Or have rlm forget it: rlm auth remove {name}.",
+            f"The keyring no longer has {name} ({found.backend}).",
+            hint=f"Add it again: rlm auth add {name}. Or remove it from rlm: rlm auth remove {name}.",
         )
     secrets.hold(value)
     return Key(value, f"{name} in the keyring")
@@ -104,17 +104,17 @@ def add_key(provider: str, written: str) -> str:
     """
     name, value = key_name(provider), tidy_key(written)
     if not value:
-        raise UsageError("No key was given; nothing is changed.", hint=f"Try again: rlm auth add {provider}")
+        raise UsageError("No key was given, so nothing changed.", hint=f"Try again: rlm auth add {provider}")
     secrets.hold(value)
     if odd := Key(value, name).oddity:
         raise UsageError(
-            f"This is no key: it has {odd} in it. Nothing is changed.",
-            hint="Copy the key again, and give it alone.",
+            f"This is not a key: it has {odd} in it. Nothing changed.",
+            hint="Copy the key again, and enter only the key.",
         )
     found = _ask("add", name, value)
     if found.key != value:
         raise KeyringError(
-            f"The keyring did not keep the key ({found.backend}).", hint=f"{_BACKEND} {_elsewhere(name)}"
+            f"The keyring did not store the key ({found.backend}).", hint=f"{_BACKEND} {_elsewhere(name)}"
         )
     note_kept(name)
     return found.backend
@@ -131,13 +131,13 @@ def remove_key(provider: str) -> None:
         found = _ask("remove", name).key is not None
     except KeyringError as error:
         if error.kind != "none":
-            left = "rlm takes the key from there no more, but the keyring may still have it."
+            left = "rlm no longer uses this key, but the keyring may still have it."
             raise KeyringError(f"{error.message} {left}", hint=error.hint, kind=error.kind) from None
         found = False
     if not found and name not in kept:
         raise UsageError(
-            f"The keyring has no {name} of rlm's.",
-            hint=f"It has {', '.join(kept)}." if kept else "rlm has put no key there.",
+            f"The keyring has no {name} from rlm.",
+            hint=f"It has {', '.join(kept)}." if kept else "rlm stored no keys there.",
         )
 
 
@@ -213,7 +213,7 @@ def _has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
-_BACKEND = "`keyring --list-backends` shows what there is; PYTHON_KEYRING_BACKEND chooses."
+_BACKEND = "`keyring --list-backends` lists the keyrings; PYTHON_KEYRING_BACKEND chooses one."
 
 
 def _elsewhere(name: str) -> str:
@@ -225,12 +225,13 @@ def _failure(kind: str, name: str, said: str, backend: str) -> KeyringError:
     unlock = "Unlock it (log in at the desktop, or open its program), and try again."
     message, hint = {
         "none": (
-            "There is no keyring on this machine.",
-            f"On Linux it is a part of the desktop (GNOME Keyring, KWallet). {_BACKEND}",
+            "This machine has no keyring.",
+            f"On Linux it is part of the desktop (GNOME Keyring, KWallet). {_BACKEND}",
         ),
         "locked": ("The keyring is locked, and was not unlocked.", unlock),
         "late": (
-            f"The keyring did not answer within {said}. It probably waits to be unlocked, in a window.",
+            f"The keyring did not answer within {said}. It probably shows a window and waits for you to "
+            "unlock it.",
             unlock,
         ),
         "failed": (f"The keyring failed: {said}{f' ({backend})' if backend else ''}.", _BACKEND),

@@ -103,7 +103,7 @@ class _Taken:
         if settings.stop:
             self.found["stop"] = list(settings.stop)
         if self.claude or self.provider in _NO_SEED:
-            self.leave_out(f"{self.provider} takes no seed", "seed")
+            self.leave_out(f"{self.provider} does not support a seed", "seed")
         if self.provider in _NO_TIER:
             self.leave_out(f"{self.provider} has no service tiers", "service_tier")
 
@@ -117,7 +117,7 @@ class _Taken:
             if not off:
                 for setting, value in (("reasoning", level), ("thinking_tokens", tokens)):
                     if value is not None:
-                        self.tell(setting, f"{self.name} is no model that reasons")
+                        self.tell(setting, f"{self.name} is not a reasoning model")
             return
         if off:
             if level not in (None, "off"):
@@ -177,7 +177,7 @@ class _Taken:
         ):
             self.found["thinking"] = {"type": "enabled", "budget_tokens": tokens}
         else:
-            self.tell("thinking_tokens", f"{self.provider} takes no number of thinking tokens")
+            self.tell("thinking_tokens", f"{self.provider} does not support a number of thinking tokens")
             return
         if self.found.pop("reasoning_effort", None) is not None:
             self.tell("reasoning", f"{self.section}.thinking_tokens says how much")
@@ -187,14 +187,14 @@ class _Taken:
     def as_claude(self) -> None:
         found = self.found
         if (found.get("temperature") or 0) > 1:
-            self.tell("temperature", f"{self.provider} takes no temperature over 1", "is 1")
+            self.tell("temperature", f"{self.provider} does not accept a temperature above 1", "is 1")
             found["temperature"] = 1
         if (self.entry or {}).get("supports_sampling_params") is False:
-            self.leave_out(f"{self.name} takes none", "temperature", "top_p")
+            self.leave_out(f"{self.name} does not accept it", "temperature", "top_p")
         if "temperature" in found:
-            self.leave_out(f"{self.name} takes temperature or top_p, not both", "top_p")
+            self.leave_out(f"{self.name} accepts either temperature or top_p", "top_p")
         if "stop" in found and (kept := [text for text in found["stop"] if text.strip()]) != found["stop"]:
-            self.tell("stop", f"{self.provider} takes no white space", "is without it")
+            self.tell("stop", f"{self.provider} accepts no white space", "is without it")
             found |= {"stop": kept}
             if not kept:
                 del found["stop"]
@@ -210,7 +210,7 @@ class _Taken:
         adaptive = _anthropic.adaptive(self.name, self.entry)
         asked = "thinking_tokens" if "thinking" in found else "reasoning"
         if adaptive and asked == "thinking_tokens" and not (self.entry or {}).get("supports_legacy_thinking"):
-            self.tell(asked, f"{self.name} takes an effort in place of a number", "is the nearest effort")
+            self.tell(asked, f"{self.name} needs an effort instead of a number", "is the nearest effort")
             found["thinking"] |= {"display": "summarized"}
         thinking, _ = _anthropic.thinking_of(found, self.name, self.entry)
         if thinking is None:
@@ -232,19 +232,19 @@ class _Taken:
                 found.pop("reasoning_effort", None)
                 found["thinking"] = thinking
         if found.get("temperature") != 1:
-            self.leave_out(f"{self.name} takes none while it reasons", "temperature")
+            self.leave_out(f"{self.name} does not accept it while it reasons", "temperature")
         if found.get("top_p", 1) < 0.95:
-            self.leave_out(f"{self.name} takes none below 0.95 while it reasons", "top_p")
+            self.leave_out(f"{self.name} does not accept less than 0.95 while it reasons", "top_p")
 
     def as_openai(self) -> None:
         found = self.found
         if "max_tokens" in found:
             found["max_completion_tokens"] = found.pop("max_tokens")
-        self.leave_out(f"{self.name} reasons and takes none", "stop")
+        self.leave_out(f"{self.name} does not accept it while it reasons", "stop")
         effort = found.get("reasoning_effort") or (self.entry or {}).get("default_reasoning_effort")
         if effort == "none":
             return  # without reasoning it takes them
         if found.get("temperature") != 1:
-            self.leave_out(f"{self.name} reasons and takes none", "temperature")
+            self.leave_out(f"{self.name} does not accept it while it reasons", "temperature")
         if found.get("top_p") != 1:
-            self.leave_out(f"{self.name} reasons and takes none", "top_p")
+            self.leave_out(f"{self.name} does not accept it while it reasons", "top_p")

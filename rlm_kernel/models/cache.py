@@ -246,7 +246,7 @@ class ReplyCache:
             if not self._off:
                 self._off = True
                 self._say(
-                    f"The cache cannot be used, so this run goes on without it: {error} ({self._path})."
+                    f"The cache cannot be used, so this run continues without it: {error} ({self._path})."
                 )
             return None
 
@@ -374,7 +374,7 @@ def _make_private(path: Path) -> None:
     for place in (path.parent, path):
         found = place.stat()
         if not system.is_closed_to_others(found):
-            raise PermissionError(f"{place} belongs to another user, or others may write to it")
+            raise PermissionError(f"{place} belongs to another user, or other users may write to it")
     path.chmod(0o600)
 
 
@@ -400,7 +400,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 # For people
 
-_ELSE = "Where that cannot be: delete it, or set cache.dir to another folder."
+_ELSE = "If that fails, delete it, or set cache.dir to another folder."
 
 
 @dataclass(frozen=True)
@@ -422,7 +422,7 @@ def look_at(path: Path) -> CacheInfo:
             entries = db.execute("SELECT count(*) FROM replies").fetchone()[0] if tables else 0
     except sqlite3.Error as error:
         raise SetupError(
-            f"The cache {path} cannot be read: {error}.", hint=f"`rlm cache clear` makes it anew. {_ELSE}"
+            f"The cache {path} cannot be read: {error}.", hint=f"`rlm cache clear` makes a new one. {_ELSE}"
         ) from error
     return CacheInfo(path, entries, sum(file.stat().st_size for file in _files(path)))
 

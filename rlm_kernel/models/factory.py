@@ -103,7 +103,7 @@ def _cached(
     sub = answering(playing.sub_llm, asked.sub_llm.model) if playing.sub_llm.model else root
     others = {name: answering(llm, asked.models[name].model) for name, llm in playing.models.items()}
     if all(llm.temperature != 0 for llm in (sub, *others.values())):
-        say("The cache is on, but sub_llm.temperature is not 0, so nothing is kept; set it to 0.")
+        say("The cache is on, but stores nothing, because sub_llm.temperature is not 0. Set it to 0.")
     cache = ReplyCache(cache_path(asked.cache.dir), parse_size(asked.cache.size), say)
     cached = CachedModels(models, cache, {"root": root, "sub": sub, **others})
     stack.push_async_callback(cached.aclose)
@@ -123,9 +123,9 @@ def _check_prices(models: Models, settings: Settings) -> None:
     if unknown:
         sections = " and ".join(_SECTIONS.get(card.role, f"models.{card.role}") for card in unknown)
         raise ConfigError(
-            f"The cost limit cannot be held: no price is known for "
+            "rlm cannot keep the cost limit, because it knows no price for "
             f"{' and '.join(sorted({card.name for card in unknown}))}.",
-            hint=f"Set input_price and output_price (US dollars a million tokens) of {sections}, or limit "
+            hint=f"Set input_price and output_price (US dollars per million tokens) of {sections}, or limit "
             f"{'tokens' if settings.limits.cost is not None else 'calls'} instead.",
         )
 

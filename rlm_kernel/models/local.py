@@ -138,13 +138,13 @@ def _require(model: LocalModel, path: Path) -> None:
         )
     if not path.exists():
         raise LocalModelError(
-            f"The local model's weights are not there ({path}).",
-            hint=f"Fetch them once ({model.size / 1e9:.1f} GB): rlm models pull {model.name}",
+            f"The local model's weights are missing ({path}).",
+            hint=f"Download them once ({model.size / 1e9:.1f} GB): rlm models pull {model.name}",
         )
     if not is_right(model, path):
         raise LocalModelError(
             f"The local model's weights are damaged ({path}).",
-            hint=f"Fetch them again: rlm models pull {model.name}",
+            hint=f"Download them again: rlm models pull {model.name}",
         )
 
 

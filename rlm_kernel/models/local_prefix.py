@@ -42,7 +42,7 @@ def _prime(server: LocalServer, messages: Sequence[Message], say: Callable[[str]
             _post(server, "/slots/0?action=restore", {"filename": name})
             return
         kept.unlink(missing_ok=True)
-    say("the local model reads its instructions, once …")
+    say("the local model reads its instructions (only once) …")
     _post(
         server,
         "/v1/chat/completions",

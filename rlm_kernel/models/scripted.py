@@ -21,10 +21,9 @@ class ScriptedModels:
     Implements `engine.protocols.Models`; costs nothing, and counts no tokens.
 
     `root`: the replies in order, or a function of the messages. `sub`: a function of the prompt (the last
-    message's text), or the replies by prompt; None for no sub model. `others`: models beside them by their
-    names, with functions of the prompt, or of the messages where one leads a child RLM; `cards` says what is
-    known of them. What the script does not have, or cannot give because it fails, is a ModelError, fault
-    refused.
+    message's text), or the replies by prompt; None for no sub model. `others`: further models by name, each a
+    function of the prompt, or of the messages if the model leads a child RLM. `cards`: facts about them. If a
+    script has no reply, or its function fails, the call raises a ModelError with the fault "refused".
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ScriptedModels:
         schema: Mapping[str, Any] | None = None,
         watch: Watch = UNWATCHED,
     ) -> Completion:
-        """The script's next reply. `model`: the name of another, or a `scripted/…` of any."""
+        """The next reply of the script. `model`: one of `others`, or a name such as `scripted/sub`."""
         named = {card.name: name for name, card in self._cards.items()} | {
             card.role: card.role for card in self.others
         }
@@ -123,7 +122,7 @@ class ScriptedModels:
             f"The model {name} has no reply: its script {how}",
             fault="refused",
             model=name,
-            hint=f"Mend what ScriptedModels was given as `{player}`.",
+            hint=f"Correct the argument `{player}` of ScriptedModels.",
         )
 
     def _missing(self, player: str, why: str) -> ModelError:

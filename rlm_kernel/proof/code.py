@@ -28,7 +28,7 @@ def check_code(trace: TraceFile) -> Claim:
     others = list(_of_replies(trace))
     faults = [*_edited(trace), *_order(trace), *(told for name, told in others if name not in taken_up)]
     if by_hand := sorted({name for name, _ in others if name in taken_up}):
-        more += f"; edited by hand before the run was taken up: {', '.join(by_hand[:MOST_FAULTS])}"
+        more += f"; edited by hand before the run was resumed: {', '.join(by_hand[:MOST_FAULTS])}"
     unknown = [cell.id for cell in trace.code_cells if cell.kind == "code" and not _digest_of(cell)]
     if (other := by_another_version(trace)) and unknown and not faults:
         return not_checked("code", f"{other}; {unknown[0]} has no digest of its code")

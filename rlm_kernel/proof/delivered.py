@@ -20,9 +20,9 @@ def check_answer(trace: TraceFile) -> Claim:
     meta = trace.meta
     closing = next((cell for cell in reversed(trace.cells) if cell.kind == "answer" and cell.meta), None)
     if meta.status == "running":
-        return not_checked("answer", "the run goes on, or was cut off: it has no answer yet")
+        return not_checked("answer", "the run is in progress, or was cut off: it has no answer yet")
     if not has_ended(trace):
-        return claim("answer", [], "no question is open: the last one was taken back")
+        return claim("answer", [], "no question is open, because the last one was undone")
     if closing is None or closing.id != "answer" or closing.meta is None:
         return claim("answer", ["answer: the cell with the answer is missing"], "")
     text = closing.meta.text

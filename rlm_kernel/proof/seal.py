@@ -49,7 +49,7 @@ def check_seal(trace: TraceFile, noted: str = "") -> Claim:
 
 def _without(trace: TraceFile) -> str:
     if trace.meta.status == "running":
-        return "the run goes on, or was cut off: a trace is sealed when it is closed"
+        return "the run is in progress, or was cut off: a trace is sealed when it is closed"
     return "the trace has no seal: it was written by an older version, or somebody took the seal out"
 
 

@@ -137,12 +137,13 @@ def _told(asked: Iterable[_Asked]) -> Iterator[str]:
     if count := states.count("beginning"):
         yield (
             f"Of {count:,} of {len(states):,} calls only the first 200 characters of the prompt are kept. "
-            "Record with trace.prompts=full, or have a replay write them: rlm replay TRACE --out NEW."
+            "To keep them, record with trace.prompts=full, or let a replay write them: rlm replay TRACE "
+            "--out NEW."
         )
     if count := states.count("differs"):
         yield (
-            f"The file of prompts has other prompts for {count:,} of {len(states):,} calls than were asked, "
-            "by their digests: nothing was looked for in them."
+            f"For {count:,} of {len(states):,} calls, the prompts in the file of prompts do not match the "
+            "recorded digests, so rlm did not search them."
         )
 
 
@@ -176,7 +177,7 @@ def _members(meta: FileMeta, folder: Path) -> Iterator[FileSources]:
             count += 1
             if count > MOST_MEMBERS:
                 yield _not_read(
-                    meta, f"it has more than {MOST_MEMBERS:,} files: the others were not looked into"
+                    meta, f"it has more than {MOST_MEMBERS:,} files: the others were not searched"
                 )
                 return
             yield FileSources(to_text(meta.path), to_text(path.relative_to(folder).as_posix()))

@@ -183,7 +183,7 @@ def _cells(one: TraceFile, other: TraceFile) -> Iterator[CellChange]:
         code = unified(here.source, there.source) if here.source != there.source else []
         outputs: list[str] = []
         if compare(_ran(here), _ran(there)):
-            outputs = unified(_shown(here), _shown(there)) or ["outputs differ in what is no text"]
+            outputs = unified(_shown(here), _shown(there)) or ["outputs differ in parts that are not text"]
         if code or outputs:
             yield CellChange(name, here.turn, "changed", code, outputs)
 

@@ -241,7 +241,7 @@ def instant(text: str, *, end: bool = False, now: datetime | None = None) -> dat
         return datetime.fromisoformat(given).astimezone()
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
-            f"{text!r} is no time that is understood.",
+            f"{text!r} is not a time that rlm understands.",
             hint="For example: 30d, 12h, 2026-10-01, 2026-10, today, yesterday.",
         ) from error
 

@@ -72,7 +72,7 @@ class _Document:
         yield from _files(trace)
         if self._cuts:
             name = code_span(trace.path.name)
-            yield f"*{self._cuts:,} long texts are cut here; the trace {name} has them whole.*"
+            yield f"*{self._cuts:,} long texts are cut here; the trace {name} has all of them.*"
 
     def _cut(self, text: str, most: int) -> str:
         shown, left_out = outline.cut(text, most if self._left > 0 else min(most, _LEAST))

@@ -137,7 +137,7 @@ def exchanges(trace: TraceFile) -> list[Exchange]:
         text = (cell.meta.text if cell.meta else None) or ""
         if cell.kind == "question":
             if asked:
-                found.append(Exchange(asked, None, "There is no answer to it."))
+                found.append(Exchange(asked, None, "It has no answer."))
             asked = text
         elif cell.kind == "answer":
             answer = cell.meta.text if cell.meta else None
@@ -147,14 +147,14 @@ def exchanges(trace: TraceFile) -> list[Exchange]:
             found.append(Exchange(asked, answer, about, cell.id, evidence))
             asked = ""
     if asked:
-        found.append(Exchange(asked, None, ending(trace.meta) or "There is no answer to it."))
+        found.append(Exchange(asked, None, ending(trace.meta) or "It has no answer."))
     return found
 
 
 def ending(meta: NotebookMeta) -> str:
     """How the run ended, where it is not with an answer of the model's own; "" else."""
     if meta.status == "running":
-        return "The run is not over, or was cut off."
+        return "The run is in progress, or was cut off."
     if meta.forced:
         return f"Best-effort answer: {_WHY.get(str(meta.stop_reason), str(meta.stop_reason))}."
     if meta.stop_reason in _WHY:

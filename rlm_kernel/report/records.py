@@ -156,7 +156,7 @@ def frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> Data
     except ImportError as error:
         raise SetupError(
             "A DataFrame needs pandas, which is not installed.",
-            hint="pip install pandas, or take the plain list: result.records()",
+            hint="pip install pandas, or use the plain list: result.records()",
         ) from error
     found = list(rows)
     # Column by column: of rows pandas would guess the types, and take None for a number, or a number for a

@@ -119,7 +119,7 @@ class Names:
         return f"{short}/{file.member}" if file.member else short
 
     def place(self, place: Place) -> str:
-        about = "" if place.exact else ", but for spaces and the like"
+        about = "" if place.exact else ", except for spaces and similar characters"
         return f"{self.file(place)}:{place.line:,} (bytes {place.start:,} to {place.end:,}{about})"
 
 
@@ -128,7 +128,7 @@ def places_of(passage: Passage, names: Names) -> str:
     shown = [names.place(place) for place in passage.places[:MOST_PLACES]]
     left = len(passage.places) - len(shown)
     if passage.more:
-        shown.append(f"more than {len(passage.places):,} places in all")
+        shown.append(f"more than {len(passage.places):,} places in total")
     elif left:
         shown.append(f"and {left:,} other place{'s' * (left != 1)}")
     return ("one of: " if len(passage.places) > 1 or passage.more else "") + "; ".join(shown)
@@ -156,9 +156,9 @@ def seen_in(piece: Piece) -> Iterator[str]:
     if piece.more:
         yield f"and {piece.more:,} other calls and cells"
     if piece.guess:
-        yield "a guess: so little of it, or so common, may stand there by chance"
+        yield "a guess: this text is so short or so common that it may be there by chance"
     if not piece.seen and not piece.support and not piece.words:
-        yield "seen nowhere: code may have computed it, or the root model said so"
+        yield "not found: code may have computed it, or the root model added it"
 
 
 def standing_line(one: Standing, names: Names) -> str:
@@ -179,7 +179,7 @@ def _calls(numbers: Sequence[int]) -> str:
 def held(call: CallSources) -> str:
     """How much of a prompt comes from where."""
     if call.state == "differs":
-        return "its prompt is not the one that was asked, and was not looked at"
+        return "its prompt is not the one that was sent, so rlm did not search it"
     parts = [f"{call.found:,} of {call.chars:,} characters stand in files"]
     if call.answers:
         before = sorted({number for one in call.answers for number in one.calls})
@@ -188,14 +188,14 @@ def held(call: CallSources) -> str:
     if call.state == "beginning":
         parts.append("only its beginning is kept")
     if call.cut:
-        parts.append("it repeats itself, and not all of it was looked for")
+        parts.append("it repeats itself, so rlm did not search for all of it")
     return "; ".join(parts)
 
 
 def coverage(file: FileSources) -> str:
     """How much of a file was in any prompt."""
     if file.why:
-        return f"not looked into: {file.why}"
+        return f"not searched: {file.why}"
     share = file.read / file.size if file.size else 0.0
     calls = f"{len(file.calls):,} call{'s' * (len(file.calls) != 1)}"
     return f"{share:.1%} of {file.size:,} bytes in the prompts of {calls}, {max(0.0, 1 - share):.1%} in none"

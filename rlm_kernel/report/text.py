@@ -119,7 +119,7 @@ def _title(trace: TraceFile, name: str, paint: Paint) -> Iterator[str]:
     )
     yield paint.dim(f"{meta.created:%Y-%m-%d %H:%M} UTC · {printable(name)}")
     if meta.parent is not None:
-        yield paint.dim(f"a child RLM, asked for by {_line(meta.parent.cell)} of {_line(meta.parent.trace)}")
+        yield paint.dim(f"a child RLM, started by {_line(meta.parent.cell)} of {_line(meta.parent.trace)}")
     for origin in meta.origins:
         yield paint.dim(f"{origin.kind} of {_line(origin.trace)} at {_line(origin.cell)}")
 
@@ -237,7 +237,7 @@ def _cut(lines: Sequence[str], paint: Paint, more: Callable[[], str] | None) -> 
 
 def _end(trace: TraceFile, paint: Paint) -> Iterator[str]:
     if trace.meta.status == "running":
-        yield from ["", paint.bad("The trace ends here: its run goes on, or was cut off.")]
+        yield from ["", paint.bad("The trace ends here: its run is in progress, or was cut off.")]
 
 
 def counted(cell: TraceCell) -> str:
@@ -291,7 +291,7 @@ def in_full(number: int, cell: TraceCell, call: CallMeta, prompts: PromptFile, p
     sent = prompts.messages_of_call(call.prompt_digest)
     text = sent[0]["content"] if sent else call.preview
     whole = sent is not None or len(call.preview) < 200
-    yield paint.dim("Prompt" if whole else "Prompt: its beginning, the rest is not kept")
+    yield paint.dim("Prompt" if whole else "Prompt (only its beginning is kept)")
     yield from _safe(text)
     if schema := prompts.schema_of_call(call.prompt_digest):
         yield from [paint.dim("Schema of the answer"), _line(json.dumps(schema, ensure_ascii=False))]

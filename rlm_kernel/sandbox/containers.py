@@ -200,7 +200,7 @@ def check_engine(place: str) -> None:
     here = engine_address.find().place
     if place and place != here:
         raise DockerError(
-            f"The session's kernel is on the Docker engine at {place}, and now the one at {here} is meant.",
+            f"The session's kernel is on the Docker engine at {place}, but the current engine is {here}.",
             hint=f"Type `export DOCKER_HOST={place}`, or end the session with `rlm stop`.",
         )
 

@@ -59,8 +59,8 @@ def bootstrap_base(client: DockerClient, why: str, progress: Callable[[str], Non
     suite = _os_release().get("VERSION_CODENAME", "")
     if not (suite and is_root_on_debian()):
         raise ImageError(
-            f"No base image for the kernel: no registry can be reached ({why}), and only root on Debian or "
-            "Ubuntu can make one here.",
+            f"There is no base image for the kernel: rlm cannot reach a registry ({why}), and can make one "
+            "here only as root on Debian or Ubuntu.",
             hint="Load an image that has Python 3.11 or later (`docker load -i FILE`), then type `rlm image "
             "build --base IMAGE`.",
         )
@@ -72,7 +72,9 @@ def bootstrap_base(client: DockerClient, why: str, progress: Callable[[str], Non
 
 def _make_base(client: DockerClient, name: str, suite: str, progress: Callable[[str], None]) -> None:
     if shutil.which("mmdebstrap") is None:
-        apt_install("mmdebstrap", "it makes the base image from this host's package archive", progress)
+        apt_install(
+            "mmdebstrap", "rlm needs it to make the base image from this host's package archive", progress
+        )
     progress(f"making the base image {name} from this host's package archive (a minute or so)")
     options = [
         "--variant=minbase",
@@ -155,5 +157,5 @@ def _run(command: list[str], environment: dict[str, str], *, check: bool = True)
         tail = "\n".join((done.stderr or done.stdout).splitlines()[-10:])
         raise SetupError(
             f"`{' '.join(command[:4])} …` failed with status {done.returncode}:\n{tail}",
-            hint="Do it by hand, then try again.",
+            hint="Run this command yourself, then try again.",
         )

@@ -148,7 +148,7 @@ async def connect(client: DockerClient, attached: Attached) -> None:
         attached.cut()
         if isinstance(error, TimeoutError):
             raise DockerError(
-                "The Docker engine did not attach to the kernel's container.", hint="See `rlm doctor`."
+                "The Docker engine did not connect rlm to the kernel's container.", hint="See `rlm doctor`."
             ) from None
         if through is not None and isinstance(error, ConnectionError):
             raise (await asyncio.to_thread(through.failure)).told from error
@@ -197,7 +197,7 @@ async def _connect(client: DockerClient, protocol: Callable[[], Attached]) -> Co
         _notice_silence(transport.get_extra_info("socket"))
     else:
         raise DockerError(
-            f"Docker at {client.api.base_url} cannot be attached to.",
+            f"rlm cannot connect to containers on Docker at {client.api.base_url}.",
             hint="Use a unix socket, a named pipe, tcp or ssh (DOCKER_HOST).",
         )
     return None

@@ -74,7 +74,7 @@ def _version(client: DockerClient) -> str:
         return version[0]
     told = client.api.version(api_version=False)
     if not isinstance(told, dict) or "ApiVersion" not in told:
-        raise ConnectionError("it tells no version")
+        raise ConnectionError("it does not tell its version")
     return str(told["ApiVersion"])
 
 

@@ -99,7 +99,7 @@ class Ended:
                 "The container is too small: its kernel was killed as it started, with "
                 f"{memory / (1 << 20):,.0f} MiB of memory "
                 "(sandbox.memory).",
-                hint="Give it more: RLM_SANDBOX__MEMORY=2g, which is the default.",
+                hint="Give it more memory: RLM_SANDBOX__MEMORY=2g, which is the default.",
             )
         how = (
             "its status is not known; perhaps its memory is too small"

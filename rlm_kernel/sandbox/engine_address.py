@@ -20,11 +20,11 @@ from rlm_kernel import system
 from rlm_kernel.errors import DockerError
 
 USUAL = "npipe:////./pipe/docker_engine" if system.WINDOWS else "unix:///var/run/docker.sock"
-USUAL_SOURCE = "the usual one"
+USUAL_SOURCE = "the default"
 _TLS_PORT = 2376
 _PORT = 2375
 _MAX_FILE = 1 << 20
-_CONTEXTS = "`docker context ls` lists those there are; set DOCKER_CONTEXT to one, or unset it."
+_CONTEXTS = "`docker context ls` lists the contexts. Set DOCKER_CONTEXT to one of them, or unset it."
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,16 @@ class Tls:
         except (OSError, ValueError) as error:
             raise DockerError(
                 f"The certificates for the Docker engine cannot be used: {error}.",
-                hint="Check the files ca.pem, cert.pem and key.pem that DOCKER_CERT_PATH, or the docker "
-                "context, has.",
+                hint="Check the files ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH or in the docker "
+                "context.",
             ) from error
         return context
 
     def _refuse_password(self) -> NoReturn:
         raise DockerError(
             f"The key {self.key} for the Docker engine is locked with a password.",
-            hint=f"Unlock it: `openssl pkey -in {self.key} -out key.pem`, and keep that file private.",
+            hint=f"Remove the password: `openssl pkey -in {self.key} -out key.pem`, and keep that file "
+            "private.",
         )
 
 
@@ -108,13 +109,15 @@ class Address:
     def way(self) -> str:
         """How it is reached, in words."""
         if self.scheme in ("unix", "npipe"):
-            return "by a socket of this machine"
+            return "through a socket on this machine"
         if self.scheme == "ssh":
             return "by ssh"
         if self.tls is None:
-            return "over tcp without TLS: whoever reaches its port is root there"
+            return "over tcp without TLS: whoever can reach its port is root there"
         return (
-            "over tcp with TLS" if self.tls.verify else "over tcp with TLS, whose certificate is not checked"
+            "over tcp with TLS"
+            if self.tls.verify
+            else "over tcp with TLS, without a check of its certificate"
         )
 
     def __str__(self) -> str:
@@ -164,8 +167,8 @@ def _address(url: str, source: str, tls: Tls | None) -> Address:
         scheme, place = ("unix", url) if url.startswith("/") else ("tcp", url)
     if scheme not in ("unix", "tcp", "http", "https", "ssh", "npipe") or not place:
         raise DockerError(
-            f"{url!r} is no address of a Docker engine ({source}).",
-            hint="It is like unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST.",
+            f"{url!r} is not the address of a Docker engine ({source}).",
+            hint="Use an address such as unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST.",
         )
     if scheme == "https" and tls is None:
         tls = Tls(None, None, None, verify=True)
@@ -201,10 +204,10 @@ def _read(path: Path, what: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise DockerError(
-            f"What {what} says cannot be read: {path}: {error}.", hint="Mend or remove that file."
+            f"What {what} says cannot be read: {path}: {error}.", hint="Repair or remove that file."
         ) from error
     if not isinstance(found, dict):
         raise DockerError(
-            f"What {what} says cannot be read: {path} holds no object.", hint="Mend or remove that file."
+            f"{path} ({what}) does not contain a JSON object.", hint="Repair or remove that file."
         )
     return found

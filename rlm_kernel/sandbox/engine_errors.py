@@ -33,12 +33,13 @@ REFUSALS = (
     Sign(
         ("HTTP request to an HTTPS server",),
         "",
-        "Set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH: that engine speaks TLS.",
+        "That engine uses TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH.",
     ),
     Sign(
         ("seccomp profile",),
         "",
-        "podman reads the profile on its own machine. With RLM_SANDBOX__SECCOMP=engine it takes its own one.",
+        "podman looks for the profile on its own machine. With RLM_SANDBOX__SECCOMP=engine it uses its own "
+        "profile.",
     ),
 )
 """Of an engine that refuses, whose own words say what."""
@@ -53,28 +54,28 @@ SSH = (
     Sign(
         ("permission denied (", "too many authentication failures", "no supported authentication"),
         "ssh was refused by",
-        "`{ssh}` has to log in without asking: give it a key (`ssh-copy-id`), and unlock the key "
+        "`{ssh}` must log in without a password prompt: install a key (`ssh-copy-id`), and unlock it "
         "(`ssh-add`).",
     ),
     Sign(
         ("not a docker command", "dial-stdio", "unknown command"),
         "Docker is too old on",
-        "Install Docker 18.09 or later over there.",
+        "Install Docker 18.09 or later on that machine.",
     ),
     Sign(
         ("not found", "not recognized", "no such file or directory: docker"),
         "There is no `docker` command on",
-        "Install it over there, where `{ssh} docker version` finds it.",
+        "Install it on that machine, so that `{ssh} docker version` finds it.",
     ),
     Sign(
         ("permission denied while trying to connect", "connect: permission denied"),
         "The user may not use Docker on",
-        "Over there, as root: `usermod -aG docker USER`.",
+        "On that machine, as root: `usermod -aG docker USER`.",
     ),
     Sign(
         ("cannot connect to the docker daemon", "dial unix", "failed to connect to the docker api"),
         "No Docker engine answers on",
-        "Start it over there: `systemctl start docker`.",
+        "Start it on that machine: `systemctl start docker`.",
     ),
     Sign(
         (
@@ -87,7 +88,7 @@ SSH = (
             "connection closed",
             "kex_exchange",
         ),
-        "ssh does not reach",
+        "ssh cannot reach",
         "Check the address (DOCKER_HOST, or the docker context), and that `{ssh}` works.",
     ),
 )
@@ -109,18 +110,18 @@ def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
 def _hanging(address: Address) -> str:
     if address.scheme == "ssh":
         return (
-            "See whether the machine can be reached (`rlm doctor`), and whether `docker version` answers "
-            "over there."
+            "Check whether this machine reaches it (`rlm doctor`), and whether `docker version` works on "
+            "that machine."
         )
     if address.scheme in ("unix", "npipe"):
         return f"{system.engine_restart()} Then type `rlm doctor`."
-    return "See whether the machine can be reached, and whether its engine runs; then type `rlm doctor`."
+    return "Check whether this machine reaches it, and whether its engine runs. Then type `rlm doctor`."
 
 
 def start_hint(_address: Address | None = None) -> str:
     """What to do where no engine answers."""
     if other := next(engine_address.others(), None):
-        return f"This one may be meant: `export DOCKER_HOST={other}`."
+        return f"There is another engine, which may be the right one: `export DOCKER_HOST={other}`."
     if os.environ.get("DOCKER_HOST"):
         return "Correct or unset DOCKER_HOST, or start the engine that it names; then type `rlm doctor`."
     if engine_address.find().source != engine_address.USUAL_SOURCE:
@@ -140,7 +141,7 @@ def _is_late(cause: BaseException) -> bool:
 
 
 _CERTIFICATES = (
-    "The certificates in DOCKER_CERT_PATH, or of the docker context, have to be made for that engine's name."
+    "The certificates in DOCKER_CERT_PATH or in the docker context must be valid for that engine's name."
 )
 _CAUSES = (
     _Cause(
@@ -153,9 +154,13 @@ _CAUSES = (
         "The Docker engine at {address} and this program do not trust each other: {said}.",
         lambda _: _CERTIFICATES,
     ),
-    _Cause(_is(socket.gaierror), "The machine of the Docker engine at {address} is not known.", start_hint),
+    _Cause(
+        _is(socket.gaierror),
+        "The host name of the Docker engine at {address} cannot be resolved.",
+        start_hint,
+    ),
     _Cause(_is_unreachable, "The machine of the Docker engine at {address} cannot be reached.", _hanging),
-    _Cause(_is(ConnectionError), "Nothing answers as a Docker engine at {address}.", start_hint),
+    _Cause(_is(ConnectionError), "No Docker engine answers at {address}.", start_hint),
     _Cause(_is(BaseException), "Docker at {address} cannot be used: {error}", start_hint),
 )
 """The first that fits anything that led to an error."""

@@ -43,13 +43,13 @@ def ensure_engine(progress: Callable[[str], None]) -> DockerClient:
         raise problem
     if os.environ.get("RLM_INSTALL_DOCKER") == "0":
         raise SetupError(
-            f"{problem.message} RLM_INSTALL_DOCKER=0 forbids to install and start one.",
+            f"{problem.message} rlm may not install and start one, because RLM_INSTALL_DOCKER=0 is set.",
             hint="Start Docker Engine (`apt-get install docker.io`, `service docker start`), or unset "
             "RLM_INSTALL_DOCKER.",
         ) from problem
     progress(problem.message)
     if _find("dockerd") is None:
-        apt_install("docker.io", "Docker Engine runs the kernel's container", progress)
+        apt_install("docker.io", "rlm needs it to run the kernel's container", progress)
     return _start(progress)
 
 
@@ -65,7 +65,7 @@ def _start(progress: Callable[[str], None]) -> DockerClient:
     daemon = _find("dockerd")
     if daemon is None:
         raise DockerError(
-            "Docker Engine is installed, but dockerd is nowhere.",
+            "Docker Engine is installed, but rlm cannot find dockerd.",
             hint="`apt-get install --reinstall docker.io`",
         )
     for pid_file, program in _PID_FILES:
@@ -75,7 +75,7 @@ def _start(progress: Callable[[str], None]) -> DockerClient:
     if client := _wait_for_answer(START_SECONDS):
         return client
     raise DockerError(
-        f"Docker Engine was started and does not answer after {START_SECONDS} s.",
+        f"Docker Engine was started, but does not answer after {START_SECONDS} s.",
         hint=f"Its log is {_DAEMON_LOG}.",
     )
 

@@ -74,8 +74,8 @@ class Ssh:
             or place.fragment
         ):
             raise DockerError(
-                "That is no address for ssh (DOCKER_HOST, or the docker context).",
-                hint="It is like ssh://USER@HOST:PORT, and holds no password.",
+                "This is not an ssh address (DOCKER_HOST, or the docker context).",
+                hint="Use the form ssh://USER@HOST:PORT, without a password.",
             )
         self._user, self._port = unquote(user), port
         engine = unquote(place.path).rstrip("/")
@@ -101,9 +101,9 @@ class Ssh:
     def not_docker(self, said: str) -> SshFailed:
         """Something came that is no reply of an engine."""
         return SshFailed(
-            f"What comes by ssh from {self._host} is not Docker's: {said[:200]}",
-            hint="A shell that prints something as it starts spoils it: only docker may be heard in "
-            f"`{self.by_hand} docker version`.",
+            f"The reply over ssh from {self._host} is not from Docker: {said[:200]}",
+            hint=f"A shell that prints something when it starts causes this: `{self.by_hand} docker "
+            "version` must print only docker's output.",
         )
 
     def failure(self, words: str) -> SshFailed:
@@ -120,7 +120,7 @@ class Ssh:
                 )
         return SshFailed(
             f"Docker over ssh to {self._host} failed: {last}.",
-            hint=f"Type `{self.by_hand} docker version`: it has to work.",
+            hint=f"Type `{self.by_hand} docker version`, and repair what it reports.",
         )
 
 

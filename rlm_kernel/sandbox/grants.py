@@ -175,8 +175,8 @@ class FileGrants:
                     return self._take(str(real))
             if self._depot is None:
                 raise FileRefused(
-                    f"{path} cannot be given to a kernel that runs already.",
-                    hint="Name it when you begin: -f",
+                    f"{path} cannot be given to a kernel that is already running.",
+                    hint="Name it when you start the kernel: -f",
                 )
             stop = threading.Event()
             giving = asyncio.create_task(asyncio.to_thread(self._give, self._depot, real, say, stop))
@@ -314,7 +314,8 @@ def _grant(index: int, path: Path, copies: LateMounts) -> Grant:
     if _mountable(path):
         return Grant(path, path, _INSIDE / str(index), path.is_dir())
     hint = (
-        "Check free space where sessions live ($XDG_RUNTIME_DIR or /tmp), or make the path readable for all."
+        "Check free space in the folder of sessions ($XDG_RUNTIME_DIR or /tmp), or make the path readable "
+        "for all."
     )
     try:
         copy = copies.give(path)

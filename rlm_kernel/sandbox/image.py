@@ -57,7 +57,7 @@ def kernel_image_dir() -> Path:
             return place
     raise ImageError(
         f"The files of the kernel image are missing beside {package}.",
-        hint="Install rlm-kernel again, or run it from a whole checkout.",
+        hint="Install rlm-kernel again, or run it from a complete checkout.",
     )
 
 
@@ -120,7 +120,7 @@ def ensure_image(
     built = inspect_image(client, tag)
     if built is None:
         raise ImageError(
-            f"The engine built {tag} and does not have it.", hint="Type `rlm image build --force`."
+            f"The engine built {tag}, but does not have it now.", hint="Type `rlm image build --force`."
         )
     return built
 

@@ -79,7 +79,7 @@ def find_base(client: DockerClient, base: str | None, progress: Progress) -> Bas
         return _probe(client, wanted)
     if base is not None:
         raise ImageError(
-            f"The base image {base} is not here and cannot be pulled: {reason}",
+            f"The base image {base} is missing and cannot be pulled: {reason}",
             hint="Name one that `docker images` lists, or load it first (`docker load -i FILE`).",
         )
     progress(f"{wanted} cannot be pulled: {reason}")
@@ -103,7 +103,7 @@ def fetch_wheels(base: Base, requirements: Path, progress: Progress) -> Path:
         return wheels
     if importlib.util.find_spec("pip") is None:
         raise ImageError(
-            f"The wheels for the kernel image are fetched with pip, and {sys.executable} has none.",
+            f"rlm needs pip to fetch the wheels for the kernel image, and {sys.executable} has no pip.",
             hint=f"Type `{sys.executable} -m ensurepip`, then try again.",
         )
     progress(f"fetching wheels for Python {base.python} on {base.machine}")
@@ -146,7 +146,8 @@ def _run_pip(arguments: list[str], progress: Progress) -> None:
         errors = [line for line in lines if line.startswith("ERROR")] or lines[-5:]
         raise ImageError(
             "pip could not fetch the wheels for the kernel image:\n" + "\n".join(errors),
-            hint="Check that pip reaches its package index from here (`pip config list`), then try again.",
+            hint="Check that pip can reach its package index from this machine (`pip config list`), then "
+            "try again.",
         )
 
 
@@ -161,7 +162,7 @@ def _pull(client: DockerClient, name: str, progress: Progress) -> str | None:
         try:
             event = events.get(timeout=REGISTRY_SECONDS)
         except queue.Empty:
-            return f"the registry said nothing for {REGISTRY_SECONDS} s"
+            return f"the registry did not answer for {REGISTRY_SECONDS} s"
         if event is None:
             return None
         if "error" in event:
@@ -217,7 +218,7 @@ def _probe(client: DockerClient, name: str) -> Base:
     facts = kernel_says.Python.parse(answer)
     if facts is None:
         raise ImageError(
-            f"The base image {name} has no working python3: it does not say what it is.", hint=fit
+            f"The base image {name} has no working python3: it did not report its version.", hint=fit
         )
     library, number = facts.glibc
     version = (facts.version[0], facts.version[1], facts.version[2])
@@ -227,5 +228,5 @@ def _probe(client: DockerClient, name: str) -> Base:
             f"{facts.implementation} {'.'.join(map(str, version))} on {library or 'another C library'} "
             f"{number}"
         )
-        raise ImageError(f"The base image {name} does not fit: {found}.", hint=fit)
+        raise ImageError(f"The base image {name} cannot be used: {found}.", hint=fit)
     return Base(name, version, facts.machine, (int(glibc[1]), int(glibc[2])))

@@ -56,7 +56,7 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
         return Isolation(
             "D",
             ", ".join(lacking),
-            "Enable what is missing in the engine, and leave sandbox.network at none.",
+            "Enable the missing parts in the engine, and keep sandbox.network at none.",
         )
     calls = "few system calls" if sandbox.seccomp == "tight" else "the engine's system calls"
     module = next(
@@ -69,8 +69,8 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
     )
     locks = ", ".join(filter(None, [calls, module, "no capabilities", "no network", "all limits"]))
     if _OWN_KERNEL.search(runtime):
-        return Isolation("A", f"the runtime {runtime} has a kernel of its own; {locks}")
-    own = "A runtime with a kernel of its own (gVisor, Kata) makes it A, if the line `sandbox` holds with it"
+        return Isolation("A", f"the runtime {runtime} has its own kernel; {locks}")
+    own = "A runtime with its own kernel (gVisor, Kata) gives grade A, if the line `sandbox` is ok with it"
     if is_rootless(facts) or engine_has(facts, "userns"):
         return Isolation(
             "B", f"the host's kernel ({runtime}), on which the engine's root is nobody; {locks}", f"{own}."
@@ -78,5 +78,5 @@ def isolation(facts: Mapping[str, Any], sandbox: SandboxSettings) -> Isolation:
     return Isolation(
         "C",
         f"the host's kernel ({runtime}); {locks}",
-        f"A rootless engine with cgroups of version 2 makes it B. {own}.",
+        f"A rootless engine with cgroups version 2 gives grade B. {own}.",
     )

@@ -55,9 +55,9 @@ class LateMounts:
             shutil.rmtree(target, ignore_errors=True)
             target.unlink(missing_ok=True)
             if isinstance(error, BlockingIOError):
-                hint = f"Pipe in what there is: timeout 5 cat {source} | rlm ask … -f -"
+                hint = f"Pipe its content in: timeout 5 cat {source} | rlm ask … -f -"
                 raise FileRefused(
-                    f"{source} cannot be read: it waits for what somebody writes there.", hint=hint
+                    f"{source} cannot be read: it is a pipe that waits for a writer.", hint=hint
                 ) from error
             if isinstance(error, OSError):
                 hint = f"Check free space in {self.folder}, and that the file can be read."
@@ -84,7 +84,7 @@ class LateMounts:
                     place.symlink_to(entry.link)
             else:
                 if stop():
-                    raise FileRefused(f"Giving {source} to the kernel was stopped.")
+                    raise FileRefused(f"Passing {source} to the kernel was stopped.")
                 with contextlib.suppress(FileNotFoundError):  # gone since
                     self._member(entry.path, place, stop)
 
@@ -106,7 +106,7 @@ class LateMounts:
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
-                raise FileRefused(f"{source} is no regular file any more.")
+                raise FileRefused(f"{source} is no longer a regular file.")
             if readable_inside(status) and _linked(source, target, status):
                 return
             self._copy(file, status.st_size, source, target, stop)

@@ -82,7 +82,7 @@ async def _problem(client: DockerClient, container: Container, shares: Shares) -
         return (
             said[-1]
             if said
-            else f"what it says does not arrive: {str(error) or f'no word within {_SECONDS} s'}"
+            else f"its messages do not arrive: {str(error) or f'nothing within {_SECONDS} s'}"
         )
     finally:
         stream.close()

@@ -243,7 +243,7 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
     """
     starts, waiting = _here(), _Waiting(say, wait)
     async with contextlib.AsyncExitStack() as gate:
-        await waiting.at(starts.gate, "waiting for its turn: others start their kernels first")
+        await waiting.at(starts.gate, "waiting: others start their kernels first")
         gate.callback(starts.gate.release)
         async with contextlib.AsyncExitStack() as inside:
             client = await asyncio.to_thread(connect, known=True)
@@ -253,13 +253,13 @@ async def admitted(memory: int, say: Say, wait: float | None = None) -> AsyncIte
             place = await inside.enter_async_context(place_in(folder))
             while True:
                 if not place.is_first():
-                    waiting.tell("waiting for its turn: other commands start their kernels first")
+                    waiting.tell("waiting: other commands start their kernels first")
                     await asyncio.sleep(TURN_SECONDS)
                 elif (room := await asyncio.to_thread(look, client, memory)).fitting(memory):
                     break
                 else:
                     wanted = f"{memory / _GIB:.1f} (sandbox.memory)"
-                    waiting.tell(f"waiting for memory: {room}, and this one wants {wanted}")
+                    waiting.tell(f"waiting for memory: {room}, and this one needs {wanted}")
                     await starts.pause(LOOK_SECONDS)
             yield place.leave
 
@@ -293,8 +293,9 @@ class _Waiting:
         now = time.monotonic()
         if self._most is not None and now - self._begun >= self._most:
             raise DockerError(
-                f"There was no room for another kernel within {self._most:.0f} s: {why}.",
-                hint="End others (`rlm stop`, `rlm gc`), or give each less memory (RLM_SANDBOX__MEMORY=1g).",
+                f"There was not enough memory for another kernel within {self._most:.0f} s: {why}.",
+                hint="End other kernels (`rlm stop`, `rlm gc`), or give each kernel less memory "
+                "(RLM_SANDBOX__MEMORY=1g).",
             )
         left = TELL_SECONDS if self._most is None else self._begun + self._most - now
         if now - self._begun < SOON:

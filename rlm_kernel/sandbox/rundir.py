@@ -143,7 +143,7 @@ class RunDir:
         except OSError as error:
             run.remove()
             raise SetupError(
-                f"The session's folder {run.path} cannot be made: {error.strerror or error}.", hint=_ROOM
+                f"The session's folder {run.path} cannot be created: {error.strerror or error}.", hint=_ROOM
             ) from error
         except SetupError:
             run.remove()
@@ -169,8 +169,8 @@ class RunDir:
         if os.fstat(self._lease_fd).st_nlink == 0:
             raise SetupError(
                 f"The session's folder {self.path} was deleted while it was in use.",
-                hint="Leave it alone until the run ends. What was done is in the trace: `rlm resume` goes "
-                "on from there.",
+                hint="Do not delete it before the run ends. The trace has everything so far: `rlm resume` "
+                "continues from there.",
             )
 
     @staticmethod

@@ -260,7 +260,7 @@ class Stream(Attached):
         self._sign()
         if (await asyncio.shield(self.welcome)).get("version") != VERSION:
             raise KernelError(
-                "The kernel was started by another version of rlm, and speaks another language."
+                "The kernel was started by another version of rlm, which uses another protocol."
             )
 
     def open(self, name: str) -> Channel:

@@ -155,7 +155,7 @@ def _blocks(entry: Entry, stop: Callable[[], bool]) -> Iterator[bytes]:
                 if not block:
                     raise FileRefused(
                         f"{entry.path} became shorter while it was sent to the engine.",
-                        hint="Try again when it is at rest.",
+                        hint="Try again when it no longer changes.",
                     )
                 left -= len(block)
                 yield block

@@ -167,8 +167,8 @@ def _sent(
             return content
         if digest_of(parcel.sources, sender, stop) != parcel.digest:
             sender.say(
-                f"{parcel.what} was changed while it was sent to the engine: the kernel has it as it was "
-                "read."
+                f"{parcel.what} was changed while rlm sent it to the engine: the kernel has the version "
+                "that rlm read."
             )
             return content
         # If another has sent the same meanwhile, the engine keeps theirs.
@@ -187,8 +187,8 @@ def _sent(
             raise DockerError(
                 f"The Docker engine has no room for {what}, {_of(size, size).partition(' of ')[2]}: "
                 f"{error.explanation or error}",
-                hint="Free some space where the engine is (`docker system df` says what takes it); `rlm gc` "
-                "removes what was sent earlier.",
+                hint="Free some space on the engine's machine (`docker system df` shows what uses it). `rlm "
+                "gc` removes files that were sent earlier.",
             ) from error
         raise
 

@@ -103,7 +103,7 @@ class Account:
             daily = not lasting
             raise Refused(
                 429,
-                f"The key {self._key.name} has used all that it may{' today' if daily else ''}.",
+                f"The key {self._key.name} has used up its limit{' today' if daily else ''}.",
                 code="insufficient_quota",
                 retry_after=_until_tomorrow() if daily else None,
             )
@@ -171,7 +171,7 @@ class Accounts:
                 await asyncio.to_thread(write_whole, path, content)
             except ConfigError as error:
                 if not self._failing:
-                    self._say(f"{error} A restart would forget what was used since.")
+                    self._say(f"{error} After a restart, the usage since then would be lost.")
                 self._failing = True
             else:
                 self._kept, self._failing = content, False
@@ -199,8 +199,8 @@ def alone(keys: Path | None) -> Iterator[None]:
             stack.callback(os.close, file)
             if not system.lock(file):
                 raise ConfigError(
-                    f"Another rlm serve has the keys of {keys}, and counts what they use.",
-                    hint="End that one, or give each server a file of its own; a copy will do.",
+                    f"Another rlm serve uses the key file {keys}, and counts what its keys use.",
+                    hint="Stop the other server, or give each server its own key file, such as a copy.",
                 )
         yield
 
@@ -212,8 +212,8 @@ def _read_used(path: Path) -> dict[str, Used]:
         return {name: Used.model_validate(one) for name, one in read_object(path).items()}
     except ValidationError:
         raise ConfigError(
-            f"{path}, which has what keys have used, cannot be read.",
-            hint="Restore it, or delete it: then all count from nothing.",
+            f"{path}, which records what keys have used, cannot be read.",
+            hint="Restore it, or delete it: then all keys start from zero.",
         ) from None
 
 

@@ -90,7 +90,7 @@ class Exchange:
         if attempt.waited_out and not taken:
             self._service.say(
                 f"A client ({self._key.name or 'without a key'}) gave up after its time-out of "
-                f"{attempt.patience:g} s: give it a longer one, or let it ask for a stream."
+                f"{attempt.patience:g} s: set a longer time-out in the client, or let it request a stream."
             )
         return taken
 

@@ -82,10 +82,10 @@ class Endpoint:
         keys, origins = self._service.keys, self._service.settings.serve.origins
         origin = request.headers.get("origin")
         if origin is not None and origin not in origins and "*" not in origins:
-            raise Refused(403, "Web pages of this origin may not ask: serve.origins.", code="origin_refused")
+            raise Refused(403, "Web pages of this origin may not ask (serve.origins).", code="origin_refused")
         if not keys.needed and _host(request.headers.get("host", "")) not in _LOCAL:
             raise Refused(
-                403, "Without keys this server answers to its own machine alone.", code="host_refused"
+                403, "This server has no keys, so it answers only its own machine.", code="host_refused"
             )
         return keys.find(request.headers.get("authorization"))
 
@@ -108,7 +108,7 @@ class Completions:
                     request.headers.get("content-type", "").partition(";")[0].strip().lower()
                     != "application/json"
                 ):
-                    raise Refused(415, "The content type is to be application/json.")
+                    raise Refused(415, "The content type must be application/json.")
                 turns, retries = self._service.turns, self._service.retries
                 place = await stack.enter_async_context(turns.entered(key.name, retries.held(key.name)))
                 body = await self._body(request)
@@ -132,7 +132,7 @@ class Completions:
         told = request.headers.get("content-length", "0")
         body = bytearray()
         too_large = Refused(
-            413, f"A request has at most {self._most:,} bytes here (serve.body).", code="request_too_large"
+            413, f"A request can have at most {self._most:,} bytes (serve.body).", code="request_too_large"
         )
         if told.isdigit() and int(told[:20]) > self._most:
             raise too_large
@@ -141,14 +141,14 @@ class Completions:
                 while True:
                     message = await request.receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused(400, "The request ended before its end.")
+                        raise Refused(400, "The request ended too early.")
                     body += message.get("body", b"")
                     if len(body) > self._most:
                         raise too_large
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            raise Refused(408, f"The request did not come within {BODY_SECONDS:.0f} s.") from None
+            raise Refused(408, f"The request did not arrive within {BODY_SECONDS:.0f} s.") from None
 
 
 def _host(header: str) -> str:
@@ -168,9 +168,13 @@ async def _refused(_request: Request, error: Exception) -> Response:
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return _response(Refused(405, f"{request.method[:20]} is not done here."))
+        return _response(Refused(405, f"{request.method[:20]} is not supported here."))
     return _response(
-        Refused(404, "There is nothing here: /v1/chat/completions and /v1/models are.", code="not_found")
+        Refused(
+            404,
+            "There is nothing at this address. The server has /v1/chat/completions and /v1/models.",
+            code="not_found",
+        )
     )
 
 

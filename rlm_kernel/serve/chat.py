@@ -192,12 +192,12 @@ def read_chat(body: bytes | bytearray) -> Chat:
     except ValueError:
         raise bad("The body is not JSON.") from None
     if not isinstance(given, dict):
-        raise bad("The body is to be a JSON object.")
+        raise bad("The body must be a JSON object.")
     messages = given.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise bad("messages is to be a list with at least one message.", "messages")
+        raise bad("messages must be a list with at least one message.", "messages")
     if len(messages) > MAX_MESSAGES:
-        raise bad(f"A chat has at most {MAX_MESSAGES:,} messages.", "messages")
+        raise bad(f"A chat can have at most {MAX_MESSAGES:,} messages.", "messages")
     said = [_said(message, number) for number, message in enumerate(messages)]
     _refuse_what_is_not_done(given)
     options = given.get("stream_options")
@@ -222,7 +222,7 @@ def _around_question(said: Sequence[Said]) -> dict[str, Any]:
     ]
     asking = asking or [number for number, one in enumerate(said) if one.text.strip()]
     if not asking:
-        raise bad("No message says anything.", "messages")
+        raise bad("All messages are empty.", "messages")
     at = asking[-1]
     told = [one for number, one in enumerate(said) if one.role in _INSTRUCTING and number != at]
     others = [
@@ -240,10 +240,10 @@ def _around_question(said: Sequence[Said]) -> dict[str, Any]:
 def _said(message: Any, number: int) -> Said:
     where = f"messages[{number}]"
     if not isinstance(message, dict):
-        raise bad("A message is an object with a role and a content.", where)
+        raise bad("A message must be an object with a role and a content.", where)
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise bad(f"A role is one of {', '.join(_ROLES)}.", f"{where}.role")
+        raise bad(f"A role must be one of {', '.join(_ROLES)}.", f"{where}.role")
     parts, files = content_of(message.get("content"), f"{where}.content")
     text = "\n".join(parts)
     calls = message.get("tool_calls")
@@ -255,14 +255,14 @@ def _said(message: Any, number: int) -> Said:
 def _refuse_what_is_not_done(given: Mapping[str, Any]) -> None:
     """What would change the answer, and cannot be done, is refused; docs/serve.md has the table."""
     if given.get("n") not in (None, 1):
-        raise bad("There is one answer to a question: n is to be 1.", "n")
+        raise bad("There is only one answer to a question: n must be 1.", "n")
     if given.get("logprobs") or given.get("top_logprobs"):
-        raise bad("Log probabilities are not known here.", "logprobs")
+        raise bad("This server has no log probabilities.", "logprobs")
     if given.get("function_call") not in (None, "auto", "none"):
         raise bad("An RLM calls no functions of its clients.", "function_call")
     kinds = given.get("modalities")
     if given.get("audio") is not None or (isinstance(kinds, list) and kinds != ["text"]):
-        raise bad("Answers are texts.", "modalities")
+        raise bad("This server answers only with text.", "modalities")
 
 
 def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
@@ -285,14 +285,14 @@ def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
         functions = {name: one for name, one in functions.items() if name == wanted.get("name")}
     if len(functions) != 1 or not (choice == "required" or isinstance(wanted, dict)):
         raise bad(
-            "An RLM calls no tools of its clients. tool_choice is auto or none, or forces one function of "
-            "tools, whose arguments are the answer then.",
+            "An RLM calls no tools of its clients. tool_choice must be auto or none, or force one function "
+            "of tools, whose arguments are then the answer.",
             "tool_choice",
         )
     ((name, function),) = functions.items()
     schema = function.get("parameters") or {"type": "object"}
     if not isinstance(schema, dict) or not bounded.shallow(schema):
-        raise bad("The parameters of the function are no schema, or nested too deep.", "tools")
+        raise bad("The parameters of the function are not a JSON schema, or are nested too deep.", "tools")
     return clean(name)[:200], schema
 
 
@@ -307,7 +307,9 @@ def _schema(given: Any) -> Mapping[str, Any] | None:
     inner = given.get("json_schema") if kind == "json_schema" else None
     schema = inner.get("schema") if isinstance(inner, dict) else None
     if not isinstance(schema, dict):
-        raise bad("response_format is text, json_object, or json_schema with a schema.", "response_format")
+        raise bad(
+            "response_format must be text, json_object, or json_schema with a schema.", "response_format"
+        )
     if not bounded.shallow(schema):
         raise bad("The schema is nested too deep.", "response_format")
     return schema
@@ -316,21 +318,21 @@ def _schema(given: Any) -> Mapping[str, Any] | None:
 def _stops(given: Any) -> tuple[str, ...]:
     stops = [given] if isinstance(given, str) else given or []
     if not isinstance(stops, list) or len(stops) > 16 or not all(isinstance(one, str) for one in stops):
-        raise bad("stop is a text, or a list of at most 16.", "stop")
+        raise bad("stop must be a text, or a list of at most 16 texts.", "stop")
     return tuple(one for one in stops if one)
 
 
 def _flag(given: Mapping[str, Any], name: str) -> bool:
     value = given.get(name)
     if not isinstance(value, bool | None):
-        raise bad(f"{name} is true or false.", name)
+        raise bad(f"{name} must be true or false.", name)
     return bool(value)
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str | None):
-        raise bad(f"{name} is a text.", name)
+        raise bad(f"{name} must be a text.", name)
     return clean(value or "")[:500]
 
 
@@ -341,6 +343,6 @@ def _most(given: Mapping[str, Any]) -> int | None:
         if value is None or value == -1:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise bad(f"{name} is a whole number, 1 or more.", name)
+            raise bad(f"{name} must be a whole number, 1 or more.", name)
         return value
     return None

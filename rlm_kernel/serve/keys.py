@@ -69,7 +69,7 @@ class Keys:
             if hmac.compare_digest(known, digest):
                 found = key
         if found is None:
-            raise Refused(401, "The API key is not known here.", code="invalid_api_key")
+            raise Refused(401, "This server does not know this API key.", code="invalid_api_key")
         return found
 
 
@@ -81,10 +81,10 @@ def new_key(path: Path, name: str) -> str:
     known = {one.name for one in _read(path).values()} if path.exists() else set()
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name[:60]!r} is no name for a key.", hint="Letters, digits, _ and -, 32 at most."
+            f"{name[:60]!r} is not a valid name for a key.", hint="Use letters, digits, _ and -, at most 32."
         )
     if name in known:
-        raise ConfigError(f"There is a key {name} already in {path}.", hint="Take another name.")
+        raise ConfigError(f"{path} already has a key {name}.", hint="Choose another name.")
     made = f"rlm-{secrets.token_urlsafe(32)}"
     content = json.loads(path.read_text("utf-8")) if path.exists() else {}
     write_whole(path, content | {name: {"key": f"sha256:{hashlib.sha256(made.encode()).hexdigest()}"}})
@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[bytes, Key]:
     keys: dict[bytes, Key] = {}
     for name, given in content.items():
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"{name[:60]!r} in {path} is no name for a key.", hint=_HINT)
+            raise ConfigError(f"{name[:60]!r} in {path} is not a valid name for a key.", hint=_HINT)
         try:
             key = Key.model_validate({**given, "name": name} if isinstance(given, dict) else given)
         except ValidationError as error:
@@ -105,17 +105,17 @@ def _read(path: Path) -> dict[bytes, Key]:
             raise ConfigError(f"{where} in {path} cannot be used: {first['msg']}.", hint=_HINT) from None
         if not _HASH.fullmatch(key.key) and len(key.key) < _SHORTEST:
             raise ConfigError(
-                f"The key {name} in {path} has fewer than {_SHORTEST} characters, which can be guessed.",
-                hint="rlm serve --new-key NAME makes one.",
+                f"The key {name} in {path} has fewer than {_SHORTEST} characters, so it can be guessed.",
+                hint="To make a good key: rlm serve --new-key NAME",
             )
         digest = (
             bytes.fromhex(key.key.removeprefix("sha256:")) if _HASH.fullmatch(key.key) else _digest(key.key)
         )
         if digest in keys:
-            raise ConfigError(f"{keys[digest].name} and {name} in {path} have one key.", hint=_HINT)
+            raise ConfigError(f"{keys[digest].name} and {name} in {path} have the same key.", hint=_HINT)
         keys[digest] = key.model_copy(update={"key": ""})
     if not keys:
-        raise ConfigError(f"{path} has no key in it.", hint=_HINT)
+        raise ConfigError(f"{path} has no keys.", hint=_HINT)
     return keys
 
 
@@ -125,13 +125,13 @@ def read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
-            f"The file of keys {path} cannot be read: {error.strerror or error}.",
-            hint="rlm serve --new-key NAME makes it.",
+            f"The key file {path} cannot be read: {error.strerror or error}.",
+            hint="To make it: rlm serve --new-key NAME",
         ) from None
     except (ValueError, RecursionError):  # its message may show what stands there
-        raise ConfigError(f"The file of keys {path} is not JSON.", hint=_HINT) from None
+        raise ConfigError(f"The key file {path} is not JSON.", hint=_HINT) from None
     if not isinstance(content, dict):
-        raise ConfigError(f"The file of keys {path} must hold a JSON object.", hint=_HINT)
+        raise ConfigError(f"The key file {path} must hold a JSON object.", hint=_HINT)
     return content
 
 

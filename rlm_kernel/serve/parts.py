@@ -33,7 +33,7 @@ _ENDINGS = {
     "text/plain": ".txt",
 }
 _TEXTS = ("text", "input_text", "output_text", "refusal")
-_REFUSED = {"input_audio": "Audio cannot be read here.", "video_url": "Videos cannot be read here."}
+_REFUSED = {"input_audio": "This server cannot read audio.", "video_url": "This server cannot read videos."}
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def content_of(content: Any, where: str) -> tuple[list[str], list[Attached]]:
     if isinstance(content, Mapping):
         content = [content]
     if not isinstance(content, list):
-        raise bad("A message's content is a text, or a list of parts.", where)
+        raise bad("A message's content must be a text, or a list of parts.", where)
     if len(content) > MAX_PARTS:
-        raise bad(f"A message has at most {MAX_PARTS:,} parts.", where)
+        raise bad(f"A message can have at most {MAX_PARTS:,} parts.", where)
     texts: list[str] = []
     files: list[Attached] = []
     for number, part in enumerate(content):
@@ -78,7 +78,7 @@ def _part(part: Any, where: str, number: int) -> tuple[str, Attached | None]:
     if isinstance(part, str):
         return clean(part), None
     if not isinstance(part, Mapping):
-        raise bad("A part of a message is an object with a type.", where)
+        raise bad("A part of a message must be an object with a type.", where)
     kind = part.get("type")
     if kind in _TEXTS or (kind is None and "text" in part):
         text = part.get("refusal" if kind == "refusal" else "text")
@@ -92,18 +92,20 @@ def _part(part: Any, where: str, number: int) -> tuple[str, Attached | None]:
     if kind in ("file", "input_file"):
         inner = part.get("file")
         return "", _file(inner if isinstance(inner, Mapping) else part, where, number)
-    raise bad(_REFUSED.get(str(kind), f"Parts of the type {str(kind)[:40]!r} are not known here."), where)
+    raise bad(_REFUSED.get(str(kind), f"Parts of the type {str(kind)[:40]!r} are not supported here."), where)
 
 
 def _file(file: Mapping[str, Any], where: str, number: int) -> Attached:
     if file.get("file_data") is None:
         if file.get("file_url") is not None:
             raise bad(
-                "Files are not fetched from the network: send their content as file_data.",
+                "This server does not fetch files from the network: send their content as file_data.",
                 where,
                 "remote_url_refused",
             )
-        raise bad("Uploaded files (file_id) are not kept here: send their content as file_data.", where)
+        raise bad(
+            "This server does not keep uploaded files (file_id): send their content as file_data.", where
+        )
     name = file.get("filename")
     return _of_data(file["file_data"], name if isinstance(name, str) and name else f"file-{number}", where)
 
@@ -120,7 +122,7 @@ def _of_data(given: Any, name: str, where: str) -> Attached:
         return Attached(file_name(name, ending), data)
     if _REMOTE.match(given[:40]):
         raise bad(
-            "Nothing is fetched from the network: send the content itself, as a data URL.",
+            "This server fetches nothing from the network: send the content itself, as a data URL.",
             where,
             "remote_url_refused",
         )

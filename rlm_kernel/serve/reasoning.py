@@ -43,7 +43,7 @@ class Reasoning:
             case events.Noted(text):
                 self.tell(f"\n[{text}]\n")
             case events.Summarized():
-                self.tell("\n[The turns so far were summed up.]\n")
+                self.tell("\n[rlm summarised the turns so far.]\n")
 
     def say(self, text: str) -> None:
         """What is being set up, a line at a time."""

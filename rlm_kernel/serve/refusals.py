@@ -75,6 +75,6 @@ def refusal_of(error: BaseException) -> Refused:
             return Refused(502, error.message, code="no_answer")
         case RLMError():
             return Refused(
-                503, "The server cannot run questions at the moment.", code="unavailable", retry_after=30
+                503, "The server cannot answer questions at the moment.", code="unavailable", retry_after=30
             )
-    return Refused(500, "The server had an error of its own.", code="internal_error")
+    return Refused(500, "The server had an internal error.", code="internal_error")

@@ -109,6 +109,8 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         raise UsageError(
-            f"The server cannot listen at {host}, port {port}: {error.strerror or error}.",
-            hint="Another program has this port: take another, --port 8001." if taken else "Check --host.",
+            f"The server cannot listen on {host}, port {port}: {error.strerror or error}.",
+            hint="Another program uses this port. Choose another port: --port 8001"
+            if taken
+            else "Check --host.",
         ) from None

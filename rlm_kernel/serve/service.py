@@ -143,7 +143,7 @@ class Service:
             async with self.turns.turn(
                 job.key.name,
                 job.key.at_once,
-                lambda place: job.reasoning.say(f"Waiting for a turn: number {place} in the line."),
+                lambda place: job.reasoning.say(f"Waiting: number {place} in the queue."),
             ):
                 account = self.accounts.of(job.key)
                 settings = self._limited(account)
@@ -219,7 +219,7 @@ class Service:
         if size > self.files.most:
             raise Refused(
                 413,
-                f"Files have at most {self.files.most:,} bytes here (serve.files).",
+                f"Files can have at most {self.files.most:,} bytes (serve.files).",
                 code="request_too_large",
             )
         async with self._filing:
@@ -227,7 +227,10 @@ class Service:
                 ending = self.kernels.end_oldest()
                 if ending is None:
                     raise Refused(
-                        503, "There is no room for more files now.", code="unavailable", retry_after=30
+                        503,
+                        "There is no space for more files at the moment.",
+                        code="unavailable",
+                        retry_after=30,
                     )
                 await asyncio.shield(ending)
             return await asyncio.to_thread(kernel.keep_files, named)
@@ -336,8 +339,9 @@ async def serving(
         accounts = await asyncio.to_thread(Accounts, settings.serve.keys, say)
         if not keys.needed and not _is_loopback(settings.serve.host):
             raise UsageError(
-                f"Without keys only this machine may ask, and {settings.serve.host} is open to others.",
-                hint="rlm serve --key-file FILE --new-key NAME makes a key; or leave --host out.",
+                "Without keys, only this machine may ask, but other machines can reach "
+                f"{settings.serve.host}.",
+                hint="Make a key (rlm serve --key-file FILE --new-key NAME), or leave --host out.",
             )
         async with models_of(settings, models, say) as opened:
             service = Service(settings, opened, keys, accounts, await _at_once(settings))

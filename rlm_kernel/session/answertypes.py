@@ -29,14 +29,14 @@ class AnswerType:
             plain(self.schema)
         except RecursionError:  # which its name would give, too
             raise UsageError(
-                "Answers cannot be of this type: it is nested too deep.",
-                hint="Take a pydantic model that refers to itself.",
+                "This type is nested too deep to be an answer_type.",
+                hint="Use a pydantic model that refers to itself.",
             ) from None
         except (PydanticUserError, TypeError, NameError, SyntaxError, ValueError) as error:
             what = " ".join(str(error).split())
             raise UsageError(
                 f"Answers cannot be of the type {kind!r}: {what[:300]}",
-                hint="Take a pydantic model, or a type such as list[str].",
+                hint="Use a pydantic model, or a type such as list[str].",
             ) from error
 
     def of(self, result: Result) -> Result:
@@ -54,8 +54,8 @@ class AnswerType:
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
+            why = f"{where}: {problem['msg']}" if where else problem["msg"]
             raise NoAnswer(
-                "The answer is not of the type that was asked for: "
-                f"{where + ': ' if where else ''}{problem['msg']}.",
+                f"The answer does not have the requested type: {why}.",
                 hint=f"The answer is in the trace: {result.trace}",
             ) from error

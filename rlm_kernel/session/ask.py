@@ -55,12 +55,12 @@ def trace_path(settings: Settings, question: str, chosen: Path | None) -> Path:
         chosen = take_path(trace_name(settings, question))
     if not system.is_possible_name(chosen.name):
         raise UsageError(
-            f"No file can be called {chosen.name!r} on Windows.",
+            f"On Windows, a file cannot have the name {chosen.name!r}.",
             hint="Give --trace another name, without a colon.",
         )
     if chosen.is_dir():
         raise UsageError(
-            f"{chosen} is a folder.", hint="Give --trace the name of a file that ends in .ipynb."
+            f"{chosen} is a folder.", hint="Give --trace the name of a file that ends with .ipynb."
         )
     return chosen.absolute()
 

@@ -28,7 +28,7 @@ def find_session(wanted: str | None = None) -> LiveSession:
     if not sessions:
         raise UsageError(
             "No run is in progress.",
-            hint='Start one in another terminal (rlm ask "…" -f FILE), and attach while it works.',
+            hint='Start one in another terminal (rlm ask "…" -f FILE), and attach while it runs.',
         )
     found = sessions if wanted is None else [session for session in sessions if _is_meant(session, wanted)]
     if not found:
@@ -36,8 +36,8 @@ def find_session(wanted: str | None = None) -> LiveSession:
     if len(found) > 1:
         what = "are in progress" if wanted is None else f"match {wanted}"
         raise UsageError(
-            f"{len(found)} runs {what}: say which.",
-            hint=f"{_list(found)}\nFor example: rlm attach {found[-1].about.session}",
+            f"{len(found)} runs {what}: name one of them.",
+            hint=f"{_list(found)}\nType for example `rlm attach {found[-1].about.session}`.",
         )
     return found[0]
 

@@ -47,7 +47,7 @@ def check_files(
     faults += [file.fault for file in changed[MOST_FAULTS:]]
     unknown = [file.meta.path for file in files if not file.fault and not file.proven]
     if faults or not unknown:
-        said = f"{counted(len(files), 'file')} with the sha256 of then" if files else "there are none"
+        said = f"{counted(len(files), 'file')} with the recorded sha256" if files else "there are none"
         return files, claim("files", faults, said)
     why = f"the trace has no sha256 of {unknown[0]}" + (
         f" and {len(unknown) - 1:,} more" if unknown[1:] else ""
@@ -64,7 +64,7 @@ def _only_lines(file: Checked) -> str:
         if path.stat().st_size <= _LINES:
             plain = path.read_bytes().replace(b"\r\n", b"\n")
             if meta.sha256 in (_sha256(plain), _sha256(plain.replace(b"\n", b"\r\n"))):
-                return " Only its line endings are others, as git's core.autocrlf makes them."
+                return " Only its line endings differ, as git's core.autocrlf changes them."
     return ""
 
 

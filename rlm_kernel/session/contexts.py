@@ -94,9 +94,9 @@ def _refuse_paths(context: Any) -> None:
     )
     if any(isinstance(value, Path) for value in values):
         raise UsageError(
-            "The context has paths among other values.",
-            hint="Give paths alone, Path or [Path, …]; list(….values()) has those of a dict. Or read the "
-            "files yourself and give their texts.",
+            "The context mixes paths with other values.",
+            hint="Give only paths: Path or [Path, …]; for a dict, list(….values()). Or read the files "
+            "yourself and give their texts.",
         )
 
 

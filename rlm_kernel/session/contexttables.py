@@ -46,7 +46,7 @@ def write_parquet(table: Any, path: Path) -> None:
         write(path)
     except ImportError as error:
         raise UsageError(
-            f"A table of {package} is handed over as Parquet, and {package} lacks what writes that.",
+            f"A table of {package} is passed to the kernel as Parquet, and {package} cannot write Parquet.",
             hint=f"pip install pyarrow, or give {_ROWS[package]}, or a path to the file.",
         ) from error
     except (OSError, UsageError):
@@ -113,8 +113,9 @@ def _refuse_twice(names: Iterable[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(
-            f"The table has several columns named {_listed(twice)}: in the kernel one would hide the others.",
-            hint="Give each column a name of its own.",
+            f"The table has several columns named {_listed(twice)}: in the kernel, one would hide the "
+            "others.",
+            hint="Give each column its own name.",
         )
 
 
@@ -156,7 +157,7 @@ def _refused(table: Any, error: Exception) -> UsageError:
         lazy = hasattr(table, "sink_parquet")
         return UsageError(
             f"The table cannot be written as Parquet: {why}.",
-            hint="table.collect() shows what is wrong with it." if lazy else f"Give {rows}.",
+            hint="table.collect() shows the error." if lazy else f"Give {rows}.",
         )
     name, types = found[0]
     others = f" Nor can {_listed([other for other, _ in found[1:]])}." if found[1:] else ""
@@ -166,7 +167,7 @@ def _refused(table: Any, error: Exception) -> UsageError:
             f"The column {name!r} of the table cannot be written as Parquet: "
             f"{'it holds ' + ' and '.join(types) if len(types) > 1 else why}.{others}"
         ),
-        hint=printable(f"Give {one} in its place: a column has values of one type. Or give {rows}."),
+        hint=printable(f"Give {one} instead: the values of a column must have one type. Or give {rows}."),
     )
 
 

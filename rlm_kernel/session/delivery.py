@@ -73,10 +73,8 @@ async def _closed(task: asyncio.Task[Any], say: Say) -> None:
         _left.add(task)
         task.add_done_callback(_forget)
     elif not task.cancelled() and (error := task.exception()) is not None:
-        say(
-            "The answer is there. What was to be done after it failed: "
-            f"{error.message if isinstance(error, RLMError) else error}"
-        )
+        why = error.message if isinstance(error, RLMError) else error
+        say(f"The answer is complete, but a later step failed: {why}")
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

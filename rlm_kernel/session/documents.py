@@ -58,5 +58,5 @@ def _children(trace: TraceFile) -> tuple[list[TraceFile], list[str]]:
     found = list(below)
     if len(found) > MOST_CHILDREN:
         found.pop()
-        lost.append(f"More than {MOST_CHILDREN:,} child RLMs are beneath this run; the others are not shown.")
+        lost.append(f"More than {MOST_CHILDREN:,} child RLMs belong to this run; the others are not shown.")
     return found, lost

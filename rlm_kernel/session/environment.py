@@ -155,8 +155,8 @@ def find_or_build_image(settings: Settings, say: Say, *, build: bool = True) -> 
         found = inspect_image(client, settings.sandbox.image)
         if found is None:
             raise ImageError(
-                f"The image {settings.sandbox.image} (sandbox.image) is not there.",
-                hint="Unset sandbox.image to use rlm_kernel's own, or build or pull that one.",
+                f"The image {settings.sandbox.image} (sandbox.image) does not exist.",
+                hint="Unset sandbox.image to use the image of rlm_kernel, or build or pull the one you set.",
             )
         return found
     finally:

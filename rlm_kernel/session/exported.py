@@ -24,15 +24,15 @@ def read_report(path: Path) -> str:
     """What an export says. Raises UsageError: there is no such file, or its name is of no export."""
     if path.suffix.lower() not in _ENDINGS:
         raise UsageError(
-            f"Whether {path} is made of the trace cannot be told by its name.",
-            hint="A report ends in .html, .md or .jsonl.",
+            f"rlm cannot tell from the name {path} what kind of export it is.",
+            hint="The name of an export ends with .html, .md or .jsonl.",
         )
     try:
         return read_plain(path, follow=True).decode("utf-8", "replace").replace("\r\n", "\n")
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror or error}.",
-            hint="--report checks an export that is there: rlm export --html TRACE -o FILE makes one.",
+            hint="--report checks an existing export. To make one: rlm export --html TRACE -o FILE",
         ) from error
 
 
@@ -49,7 +49,7 @@ def check_report(path: Path, text: str, trace: TraceFile, files: Mapping[str, Pa
     if ending == ".jsonl":
         return claim("report", _records(path, text, trace), f"{path.name} has the calls of the trace")
     make = documents.html if ending.startswith(".htm") else documents.markdown
-    said = f"{path.name} is what this version makes of the trace"
+    said = f"{path.name} is what this version exports from the trace"
     return claim("report", _document(path, text, trace, files, make), said)
 
 
@@ -109,7 +109,7 @@ def _differing(path: Path, lines: list[str], made: Iterator[dict[str, Any]]) -> 
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError):
-                yield f"{path.name}: line {number:,} is no JSON"
+                yield f"{path.name}: line {number:,} is not JSON"
                 continue
             if found != json.loads(json.dumps(record)):
                 fields = [

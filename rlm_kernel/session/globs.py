@@ -13,8 +13,8 @@ _ANY = "**"
 def why_none(pattern: str) -> str:
     """What to do about a pattern that matches nothing, for people."""
     if "{" in pattern:
-        return "Braces are a shell's: give a pattern for each."
-    return "Check the pattern, and put it in quotes; ** stands for folders at any depth."
+        return "Only a shell expands braces: give one pattern for each alternative."
+    return "Check the pattern, and put it in quotes; ** matches folders at any depth."
 
 
 def matching(pattern: str) -> Iterator[str]:

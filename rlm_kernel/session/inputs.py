@@ -144,7 +144,7 @@ def expand(paths: Sequence[Path], stdin: Path) -> tuple[Path, ...]:
         if str(path) == "-":
             found[_standard_input(stdin)] = None
         elif pipe := inherited_pipe(path):
-            found[_kept(pipe, stdin.with_suffix(f".{pipe.name}.txt"), f"What comes from {path}")] = None
+            found[_kept(pipe, stdin.with_suffix(f".{pipe.name}.txt"), f"The input from {path}")] = None
         elif not os.path.lexists(path.expanduser()) and glob.has_magic(str(path)):
             found |= dict.fromkeys(_matching(path))
         else:
@@ -174,9 +174,8 @@ def _matching(pattern: Path) -> list[Path]:
         )
     if len(found) > MAX_MATCHES:
         raise UsageError(
-            f"{len(found):,} files match {pattern}, and each is given to the kernel by itself: "
-            f"{MAX_MATCHES:,} at most.",
-            hint="Name the folder instead, which may have any number of files.",
+            f"{len(found):,} files match {pattern}, and at most {MAX_MATCHES:,} can be loaded one by one.",
+            hint="Name the folder instead; it may have any number of files.",
         )
     return found
 
@@ -186,7 +185,7 @@ def _standard_input(path: Path) -> Path:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(
             "Standard input is a terminal: there is nothing to read.",
-            hint="Pipe something in: cat FILE | rlm ask … -f -",
+            hint="Pipe the input in: cat FILE | rlm ask … -f -",
         )
     return _kept(sys.stdin.buffer, path, "Standard input")
 
@@ -211,7 +210,7 @@ def _kept(source: IO[bytes] | Path, path: Path, what: str) -> Path:
             shutil.copyfileobj(reading, file, _BLOCK)
     except OSError as error:
         raise TraceError(
-            f"{what} cannot be kept in {path}: {error.strerror or error}.",
+            f"{what} cannot be stored in {path}: {error.strerror or error}.",
             hint="Free some space or check the folder's permissions, or choose another place for the trace.",
         ) from error
     return path
@@ -224,7 +223,7 @@ def check_setup(result: CellResult, settings: Settings) -> None:
     if result.status == "died":
         raise UsageError(
             f"The input could not be loaded: {' '.join(result.notices)}",
-            hint=f"The kernel has {settings.sandbox.memory} of memory; give it more with sandbox.memory "
+            hint=f"The kernel has {settings.sandbox.memory} of memory. Give it more with sandbox.memory "
             "(RLM_SANDBOX__MEMORY=8g).",
         )
     errors = [output for output in result.outputs if output["output_type"] == "error"]

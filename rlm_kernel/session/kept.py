@@ -92,8 +92,8 @@ class Kept:
         if self._session is not None:
             if trace is not None and trace_path(self._settings, question, trace) != self._session.trace:
                 raise UsageError(
-                    f"The questions of one kernel share a trace, and that is {self._session.trace}.",
-                    hint="Give trace= with the first question alone.",
+                    f"All questions of one kernel go into the same trace: {self._session.trace}.",
+                    hint="Give trace= only with the first question.",
                 )
             return self._session
         if not question.strip():
@@ -201,6 +201,6 @@ def _pass_on(task: asyncio.Task[_T], done: Future[_T]) -> None:
 
 def _ended() -> UsageError:
     return UsageError(
-        "The kernel of this RLM has ended: its `with` block has been left.",
-        hint="Ask inside of the block, or enter a new one.",
+        "The kernel of this RLM has ended, because its `with` block has ended.",
+        hint="Ask inside the block, or enter a new one.",
     )

@@ -62,7 +62,8 @@ def install(
             )
         except ValueError as error:
             raise UsageError(
-                f"Jupyter takes no kernel of that name: {error}", hint="Use letters, digits, dots, - and _."
+                f"Jupyter does not accept this name for a kernel: {error}",
+                hint="Use letters, digits, dots, - and _.",
             ) from error
         except OSError as error:
             hint = "Install it for yourself with --user, or elsewhere with --prefix PATH."
@@ -89,10 +90,12 @@ def remove(*, name: str | None = None, live: bool = False) -> Path:
     try:
         spec = manager.get_kernel_spec(name)
     except NoSuchKernel:
-        raise UsageError(f"Jupyter finds no kernelspec {name}.", hint="jupyter kernelspec list") from None
+        raise UsageError(
+            f"Jupyter does not find a kernelspec {name}.", hint="jupyter kernelspec list"
+        ) from None
     if spec.metadata.get("kernel_provisioner", {}).get("provisioner_name") != _PROVISIONER:
         raise UsageError(
-            f"The kernelspec {name} is not of rlm_kernel.", hint=f"jupyter kernelspec remove {name}"
+            f"The kernelspec {name} does not belong to rlm_kernel.", hint=f"jupyter kernelspec remove {name}"
         )
     try:
         return Path(manager.remove_kernel_spec(name))

@@ -21,8 +21,8 @@ def last_trace(settings: Settings) -> Path:
     if not found:
         raise UsageError(
             f"There is no trace in {settings.trace.dir}.",
-            hint="Name one: a file that ends in .ipynb. rlm ask and rlm chat write them; --trace says where, "
-            "or the setting trace.dir.",
+            hint="Name one: a file that ends with .ipynb. rlm ask and rlm chat write traces to the folder "
+            "in the setting trace.dir, or to the file in --trace.",
         )
     return max(found, key=lambda head: head.changed).path
 

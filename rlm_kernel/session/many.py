@@ -85,7 +85,7 @@ class Asker:
     async def __aenter__(self) -> Self:
         """Open the models and tools, and find the image. Raises SetupError, ConfigError, UsageError."""
         if self._ready is not None:
-            raise UsageError("This asker has been entered already.", hint="Make another one.")
+            raise UsageError("This asker was entered already.", hint="Make another one.")
         try:
             self._host = host = await self._stack.enter_async_context(opened(self._host))
             models = models_of(host.settings, self._given, host.say)
@@ -128,7 +128,7 @@ class Asker:
         `changes`: settings of this question alone, by dotted name. Raises what `session.ask.ask` raises.
         """
         if self._ready is None:
-            raise UsageError("This asker has not been entered.", hint="async with Asker(…) as asker: …")
+            raise UsageError("This asker was not entered.", hint="async with Asker(…) as asker: …")
         ready, changed = self._ready, changes or {}
         host = replace(self._host, settings=with_changes(self._host.settings, changed))
 

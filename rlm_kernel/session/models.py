@@ -128,7 +128,7 @@ def profile_for(settings: Settings, models: Models | None = None) -> Profile:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
             f"The prompt profile {chosen} cannot be used: {why}.",
-            hint="docs/prompts.md says what such a file holds.",
+            hint="docs/prompts.md describes the format of such a file.",
         ) from error
 
 

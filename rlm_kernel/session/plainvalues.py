@@ -12,8 +12,8 @@ from typing import Any
 from rlm_kernel.errors import UsageError
 from rlm_kernel.session import contexttables
 
-HINT = "Give a text, bytes, a Path or several, a table, a file object, or what JSON can hold."
-NO_CONTEXT = "The context cannot be handed to the kernel: "
+HINT = "Give a text, bytes, one or more Paths, a table, a file object, or a value that JSON can hold."
+NO_CONTEXT = "The context cannot be passed to the kernel: "
 _MISSING = ("NaTType", "NAType")
 """What pandas has for a value that is missing."""
 _TEXTS = ("Period", "Interval")
@@ -77,11 +77,13 @@ class _Walk:
             return self._list(value)
         if isinstance(value, PurePath):
             raise TypeError(
-                "a path among other values, whose file would not be read: give str(path) for its name, or "
-                "path.read_text() for its text; a Path alone, or a list of nothing else, is the files"
+                "a path among other values, whose file rlm would not read: give str(path) for its name, or "
+                "path.read_text() for its text; to give files, pass a Path or a list of only Paths"
             )
         if hasattr(value, "read"):
-            raise TypeError("an open file among other values: give it alone, or what its read() gives")
+            raise TypeError(
+                "an open file among other values: pass only the file, or give the result of its read()"
+            )
         for method in _LISTS:
             if hasattr(value, method):
                 return self.plain(getattr(value, method)())
@@ -100,8 +102,8 @@ class _Walk:
             name = _name(key)
             if name in found:
                 raise TypeError(
-                    "two keys are the same text in JSON, and one of them would be lost: rename one, or give "
-                    "pairs, as list(….items())"
+                    "two keys are the same text in JSON, so one of them would be lost: rename one, or give "
+                    "pairs: list(….items())"
                 )
             found[name] = self.plain(item)
             self._path.pop()
@@ -121,7 +123,7 @@ class _Walk:
         if hasattr(value, "to_dict"):
             return self.plain(value.to_dict())
         name = type(value).__name__
-        raise TypeError(f"JSON has nothing for a value of the type {name}")
+        raise TypeError(f"JSON cannot hold a value of the type {name}")
 
 
 def _has_own(value: Any) -> bool:
@@ -142,7 +144,7 @@ def _name(key: Any) -> str:
 
         return str(next(iter(json.loads(json.dumps(to_jsonable_python({key: None}), default=str)))))
     except Exception as error:
-        raise TypeError(f"a {type(key).__name__} can be no key in JSON") from error
+        raise TypeError(f"a {type(key).__name__} cannot be a key in JSON") from error
 
 
 def _loses_keys(value: Any) -> bool:
@@ -163,7 +165,8 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise TypeError(
-            "these bytes are no text: base64.b64encode(…).decode() makes one, and bytes alone are a file"
+            "these bytes are not text: encode them with base64.b64encode(…).decode(), or pass only the "
+            "bytes, as a file"
         ) from None
 
 

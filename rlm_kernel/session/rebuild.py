@@ -54,7 +54,7 @@ async def rebuild(trace: TraceFile, host: Host, image: ImageInfo, depot: Path, v
         found = await look_up_files(trace, allow_changed=True, say=host.say)
     except FileRefused as refused:
         raise FileRefused(
-            refused.message, hint="Put it back where it was, or begin anew: rlm stop, and rlm init."
+            refused.message, hint="Put it back to its old place, or start again: rlm stop, then rlm init."
         ) from refused
     files = GivenFiles(found.paths, found.known_as, depot=depot)
     running = await new_kernel(host, image, files, replayed=True, idle=host.settings.session.idle)

@@ -34,7 +34,7 @@ from rlm_kernel.trace.writer import NotebookWriter
 
 Step = Callable[[TraceCell, Path], Awaitable[Choice]]
 """Asked before each cell; it is given the kernel's connection file, for a console."""
-_HOW_TO_ALLOW = "To have it asked of the models: rlm replay --live"
+_HOW_TO_ALLOW = "To ask the models: rlm replay --live"
 
 
 async def _run_all(_cell: TraceCell, _connection: Path) -> Choice:
@@ -43,12 +43,12 @@ async def _run_all(_cell: TraceCell, _connection: Path) -> Choice:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay found.
+    """The result of a replay.
 
-    `remarks`: what else is not as it was, such as the image. `out`: the replayed notebook, if it was written.
-    `children`: what was found of the child RLMs' traces, if these were replayed, too. `spent`: what was asked
-    anew (`live`) has used, in those as well. `quoted`: whether each quotation that was to be checked stands
-    in its text; None where its file was not loaded yet.
+    `remarks`: other differences from the recording, such as another image. `out`: the replayed notebook, if
+    it was written. `children`: the results for the child RLMs' traces, if these were replayed, too. `spent`:
+    what new calls (`live`) used, including those of child RLMs. `quoted`: whether each quotation to check is
+    in its text; None if its file was not loaded yet.
     """
 
     trace: Path
@@ -266,7 +266,7 @@ class _Descent:
             self.audience.begin(path)
             try:
                 if path.resolve() in around:
-                    raise TraceError("this trace of a child RLM is one that it belongs to")
+                    raise TraceError("this trace of a child RLM is its own ancestor")
                 child = await asyncio.to_thread(self.tree.open, path, trace, len(around))
             except (TraceError, UsageError) as error:
                 replayed.append(Replayed(path, [Verdict("", "failed", error.message)], ()))

@@ -28,7 +28,7 @@ GOOD = ("same", "added")
 `added`: a person's cell that was never run before, and ran well.
 """
 Choice = Literal["run", "skip", "quit"]
-_CUT_OFF = "the recording was cut off in this cell; `rlm resume` goes on from it"
+_CUT_OFF = "the recording was cut off in this cell; `rlm resume` continues from it"
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def settings_of(
             recorded["prompt.profile"] = trace.meta.prompt_profile
         if trace.meta.models["root"].startswith("scripted/"):
             raise UsageError(
-                "The trace was made with scripted models, which are not there now.",
-                hint="Give a model: --model",
+                "The trace was made with scripted models, which are not available now.",
+                hint="Name a model: --model",
             )
     return load_settings(config_file, recorded | given)
 

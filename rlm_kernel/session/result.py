@@ -27,14 +27,14 @@ _PASSAGES, _WIDE = 50, 300
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What came of a question. `str` of it is the answer; a notebook shows it with what it cost.
+    """The result of a question. `str(result)` is the answer; a notebook shows the answer with its cost.
 
-    `answer` is None if there is none; `value` is its JSON data where the code delivered more than text.
+    `answer` is None if there is none; `value` is its JSON data if the code delivered more than text.
 
-    `forced`: a limit (`stop_reason`) was reached and the model was asked for what it had. `cost` in US
-    dollars, None where unknown. `question`: which of its trace's questions it answers, from 0; None for all
-    that the trace has. `evidence`: the passages that the answer stands on. `applied`: how far the code of an
-    earlier run came; None where none was applied.
+    `forced`: a limit (`stop_reason`) was reached, and the model gave its best answer so far. `cost`: in US
+    dollars, None if not known. `question`: the number of the trace's question that it answers, from 0; None
+    for all questions of the trace. `evidence`: the passages that support the answer. `applied`: how far the
+    code of an earlier run came; None if no code was applied.
     """
 
     answer: str | None
@@ -79,8 +79,8 @@ class Result:
 
     @property
     def seal(self) -> str:
-        """The seal of the trace, to be noted elsewhere (`rlm verify --seal`); "" where it has none, or not
-        yet: digests of files of many gigabytes come later. Read from the trace when it is asked for.
+        """The seal of the trace, which you can note for `rlm verify --seal`. "" if there is none, or not yet:
+        digests of files of many gigabytes take time. Read from the trace on access.
         """
         from rlm_kernel.trace.sealed import seal_on
 
@@ -91,11 +91,11 @@ class Result:
 
     @property
     def calls(self) -> DataFrame:
-        """The run's calls of sub models and child RLMs, as a DataFrame with a row for each; read from the
-        trace when it is asked for.
+        """The run's calls of sub models and child RLMs, as a DataFrame with one row per call. Read from the
+        trace on access.
 
-        docs/python.md says what the columns are. Raises UsageError where the trace is not there any more,
-        TraceError where it cannot be read, SetupError without pandas.
+        docs/python.md describes the columns. Raises UsageError if the trace no longer exists, TraceError if
+        it cannot be read, SetupError without pandas.
         """
         from rlm_kernel.report import records
 
@@ -103,14 +103,14 @@ class Result:
 
     @property
     def turns(self) -> DataFrame:
-        """The root model's replies, as a DataFrame with a row for each. Raises as `calls`."""
+        """The root model's replies, as a DataFrame with one row per reply. Raises what `calls` raises."""
         from rlm_kernel.report import records
 
         _, cells = self._read()
         return records.frame(records.turns(cells), records.TURNS)
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows of `calls` as plain dicts: no pandas is needed. Raises UsageError, TraceError."""
+        """The rows of `calls` as plain dicts, which needs no pandas. Raises UsageError, TraceError."""
         from rlm_kernel.report import records
         from rlm_kernel.trace.prompts import open_prompts
 
@@ -125,8 +125,8 @@ class Result:
 
         if not os.path.lexists(self.trace):
             raise UsageError(
-                f"Turns and calls are read from the trace, and {self.trace} is not there any more.",
-                hint="Put it back, or say where it is now: dataclasses.replace(result, trace=Path(…)).calls",
+                f"Turns and calls are read from the trace, and {self.trace} no longer exists.",
+                hint="Put it back, or give its new path: dataclasses.replace(result, trace=Path(…)).calls",
             )
         trace = read_trace(self.trace)
         return trace, records.cells_of(trace, self.question)
@@ -180,7 +180,7 @@ class Result:
         from rlm_kernel.report import answer
 
         about = sanitize.text(self._best_effort() or ("" if self.answer is not None else self._why_none()))
-        shown = "" if self.answer is None else answer.as_html(self.answer, "; result.answer has them all")
+        shown = "" if self.answer is None else answer.as_html(self.answer, "; result.answer has all of them")
         return "".join(
             [
                 shown,
@@ -199,7 +199,9 @@ class Result:
         from rlm_kernel.report import answer
 
         about = self._best_effort() or ("" if self.answer is not None else self._why_none())
-        shown = "" if self.answer is None else answer.as_markdown(self.answer, "; result.answer has them all")
+        shown = (
+            "" if self.answer is None else answer.as_markdown(self.answer, "; result.answer has all of them")
+        )
         return "\n\n".join(
             part
             for part in (

@@ -91,8 +91,8 @@ async def resume(
     await asyncio.to_thread(_refuse_live, trace)
     if trace.meta.status == "finished" and trace.meta.stop_reason == "answered":
         raise UsageError(
-            "This run has its answer: there is nothing to resume.",
-            hint=f'To ask on: rlm fork {path} "QUESTION"',
+            "This run has an answer, so there is nothing to resume.",
+            hint=f'To ask a further question: rlm fork {path} "QUESTION"',
         )
     plan = Plan(trace, trace.cells, trace.path, origin_of(trace, trace.cells, "resume"), forked=False)
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
@@ -158,13 +158,14 @@ async def fork(
     kept = trace.cells if at is None else trace.cells[: cell_index(trace, at) + 1]
     if at is None and not question and trace.meta.stop_reason == "answered":
         raise UsageError(
-            "This run has its answer.", hint=f'Ask on: rlm fork {path} "QUESTION"; or go back: --at CELL'
+            "This run has an answer.",
+            hint=f'Ask a further question: rlm fork {path} "QUESTION". Or go back to a cell: --at CELL',
         )
     again = RunAgain(config_file, changes or {}, files or {}, allow_changed, models)
     target = trace_path(again.settings(trace, live=False), question or trace.meta.question, out)
     if target == trace.path:
         raise UsageError(
-            "A fork needs a notebook of its own.", hint="Name another file with --trace, or use `rlm resume`."
+            "A fork needs its own notebook.", hint="Name another file with --trace, or use `rlm resume`."
         )
     placed(target)
     plan = Plan(trace, kept, target, origin_of(trace, kept, "fork"), forked=True, question=question.strip())
@@ -189,8 +190,9 @@ def _refuse_live(trace: TraceFile) -> None:
     for session in live_sessions():
         if session.about.trace == trace.path:
             raise UsageError(
-                f"The run that writes {trace.path} is still going on (process {session.about.pid}).",
-                hint=f"Wait for it, end it with Ctrl-C, or look in: rlm attach {session.about.session}",
+                f"The run that writes {trace.path} is still in progress (process {session.about.pid}).",
+                hint="Wait for it, end it with Ctrl-C, or open a console on it: rlm attach "
+                f"{session.about.session}",
             )
 
 
@@ -232,7 +234,7 @@ def _check_limits(ledger: Ledger) -> None:
             limit = getattr(ledger.limits, name)
             raise UsageError(
                 f"The limit of {name} ({limit:g}) is used up.",
-                hint=f"Give the whole run a higher one: {OPTIONS[name]}",
+                hint=f"Give a higher limit for the whole run: {OPTIONS[name]}",
             )
 
 

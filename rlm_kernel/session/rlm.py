@@ -41,26 +41,26 @@ if TYPE_CHECKING:
 class RLM(OnTraces):
     """Asks questions over contexts of any size.
 
-    Each question has a container, a kernel and a trace of its own.
+    Each question has its own container, kernel and trace.
 
     Args:
-        root_model, sub_model: as `rlm ask --model` and `--sub-model` take them ("provider/model", "local").
-            Default: as configured.
-        options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}; None, as in
-            {"limits.calls": None}, is no limit.
-        config_file: default `config.json` in the working directory, if it is there.
-        models: other implementations of the Models protocol, such as ScriptedModels.
-        progress: show how far each run is: in a notebook in a display that is updated in place, in a terminal
-            as `rlm ask` does, elsewhere in lines on stderr. Each method takes it for one run, too.
-        tools: functions that code in the kernel may call; they run here, on the host. Functions as they are,
-            or as `rlm_kernel.tool` makes them. Methods that ask models take `tools` for one run, too, in
-            their place.
-        allow_call: asked before a call of a tool whose permission is "ask"; it says True, False or "always".
-            Default: such calls are refused.
+        root_model, sub_model: models in the form that `rlm ask --model` and `--sub-model` take
+            ("provider/model", "local"). Default: the models in the settings.
+        options: further settings by dotted name, {"limits.turns": 10, "sandbox.memory": "4g"}. None means no
+            limit, as in {"limits.calls": None}.
+        config_file: settings file. Default: `config.json` in the working directory, if it exists.
+        models: another implementation of the Models protocol, such as ScriptedModels.
+        progress: show the progress of each run: in a notebook in a display that is updated in place, in a
+            terminal as `rlm ask` does, elsewhere as lines on stderr. Each method also takes it for one run.
+        tools: functions that code in the kernel may call; they run here, on the host. Give plain functions,
+            or tools that `rlm_kernel.tool` made. Methods that ask models also take `tools`, which replace
+            these for one run.
+        allow_call: called before each call of a tool with the permission "ask"; returns True, False or
+            "always". Default: rlm refuses such calls.
 
     Raises:
         ConfigError: a setting is unknown or has a bad value.
-        UsageError: what is among the tools cannot be one.
+        UsageError: one of the tools cannot be a tool.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class RLM(OnTraces):
         """The loop of one that was entered by code without a loop of its own."""
 
     async def __aenter__(self) -> RLM:
-        """Have one kernel for all questions that are asked until it is left; `with` does the same for code
-        without an event loop. Raises UsageError where it has been entered already.
+        """Use one kernel for all questions inside the block; `with` does the same for code without an event
+        loop. Raises UsageError if the RLM was entered already.
         """
         if self._kept is not None and not self._kept.closed:
             raise UsageError(
-                "This RLM has been entered already.", hint="Make another one: it has a kernel of its own."
+                "This RLM was entered already.", hint="Make another RLM, which has its own kernel."
             )
         self._kept = Kept(self.settings, self._open_kept)
         return self
@@ -103,13 +103,13 @@ class RLM(OnTraces):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the container; what is asked still is stopped. The trace stays."""
+        """Stop the running questions and remove the container; the trace is kept."""
         await self._here().close()
 
     def __enter__(self) -> RLM:
         if self._kept is not None and not self._kept.closed:
             raise UsageError(
-                "This RLM has been entered already.", hint="Make another one: it has a kernel of its own."
+                "This RLM was entered already.", hint="Make another RLM, which has its own kernel."
             )
         background = Background()
         try:
@@ -125,7 +125,7 @@ class RLM(OnTraces):
     ) -> None:
         background = self._background
         if background is None:
-            raise UsageError("This RLM was entered by `async with`.", hint="Leave it so, too.")
+            raise UsageError("This RLM was entered by `async with`.", hint="Leave it with `async with`, too.")
         try:
             background.run(self.__aexit__(kind, error, trace))
         finally:
@@ -138,7 +138,7 @@ class RLM(OnTraces):
         if not self._kept.closed and self._kept.loop is not asyncio.get_running_loop():
             raise UsageError(
                 "This RLM was entered in another event loop.",
-                hint="In `with RLM(…)` use ask; in `async with RLM(…)` await aask, in the same loop.",
+                hint="In `with RLM(…)`, use ask; in `async with RLM(…)`, await aask in the same loop.",
             )
         return self._kept
 
@@ -164,33 +164,33 @@ class RLM(OnTraces):
     ) -> Result:
         """Answer a question.
 
-        Within `async with rlm:` it is asked in the kernel that is kept there: it has the variables, files and
-        the conversation of the questions before it, and its context is loaded beside theirs.
+        Inside `async with rlm:`, the question uses the kernel of the block, with the variables, files and
+        conversation of the earlier questions; its context is loaded in addition to theirs.
 
         Args:
-            question: what is asked. Paths that stand in it may be loaded.
+            question: the question. Code may load the paths that it names.
             context: a str, a list or dict of JSON values, a Path (file or folder), several Paths, or None.
-            answer_type: a pydantic model or a Python type such as list[str]; the result's `value` is then
-                one, checked.
-            trace: where the notebook goes; default: a name of its own in the settings' `trace.dir`.
-            view: hears the run's events beside the trace.
-            approve: asked before the code spends more than `limits.ask`, where there is no limit on the cost;
-                it says True, False or "always", and may be async. Default: the code may.
-            progress: show how far the run is; default: as the RLM was made.
-            cite: whether the answer is to have evidence, passages of the input; default: the setting
+            answer_type: a pydantic model or a Python type such as list[str]. The `value` of the result is
+                checked and has this type.
+            trace: path of the notebook. Default: a new file in the folder of the setting `trace.dir`.
+            view: listener that gets the run's events, in addition to the trace.
+            approve: called before the code spends more than `limits.ask`, if no cost limit is set; returns
+                True, False or "always", and may be async. Default: the code may spend it.
+            progress: show the progress of the run. Default: the value that the RLM was made with.
+            cite: whether the answer must have evidence: passages of the input. Default: the setting
                 `prompt.cite`.
-            answered: hears the answer as soon as it is there, before the container is removed; its `value` is
-                not of the type yet.
-            tools: what code may call, in place of the RLM's own.
-            allow_call: as the RLM's own, in its place.
+            answered: called with the answer as soon as it is ready, before the container is removed; its
+                `value` does not have the `answer_type` yet.
+            tools: tools for this run, instead of those of the RLM.
+            allow_call: as for the RLM, for this run.
 
         Returns:
-            What came of it. Of a run that ends without an answer, `answer` is None.
+            The result. If the run ends without an answer, its `answer` is None.
 
         Raises:
             UsageError: the type has no JSON schema.
-            NoAnswer: the answer is not of the type.
-            RLMError: what prevents a run.
+            NoAnswer: the answer does not have the type.
+            RLMError: something prevents the run.
         """
         wanted = None if answer_type is None else AnswerType(answer_type)
         schema = None if wanted is None else wanted.schema
@@ -215,7 +215,7 @@ class RLM(OnTraces):
             else:
                 if tools is not None or allow_call is not None:
                     raise UsageError(
-                        "The questions of one kernel have the same tools.", hint="Give them to RLM(tools=…)."
+                        "All questions of one kernel share their tools.", hint="Give them to RLM(tools=…)."
                     )
                 options: dict[str, Any] = {
                     "schema": schema,
@@ -230,8 +230,8 @@ class RLM(OnTraces):
         return result if wanted is None else wanted.of(result)
 
     def ask(self, question: str, context: Context = None, **options: Any) -> Result:
-        """`aask` for code without an event loop; inside one, as in a notebook, it runs in a thread of its
-        own.
+        """`aask` for code without an event loop. Inside an event loop, as in a notebook, it runs in its own
+        thread.
         """
         if self._background is not None:
             return self._background.run(self.aask(question, context, **options))
@@ -240,10 +240,10 @@ class RLM(OnTraces):
         return loops.waited_for(self.aask, question, context, **options)
 
     def stream(self, question: str, context: Context = None, **options: Any) -> Stream:
-        """`aask` as the events of its run, as they come: `async for event in rlm.stream(…)`.
+        """Ask as `aask` does, and give the run's events as they happen: `async for event in rlm.stream(…)`.
 
-        The events are those of `rlm_kernel.engine.events`; the result is in the stream's `result` after the
-        last one. Leaving the loop ends the run. `options` as of `aask`.
+        The events are those in `rlm_kernel.engine.events`. After the last event, the stream's `result` has
+        the result. Leaving the loop stops the run. `options`: those of `aask`.
         """
         view = options.pop("view", None)
         return Stream(lambda hear: self.aask(question, context, **options, view=hear), view)
@@ -264,33 +264,35 @@ class RLM(OnTraces):
         keep_going: bool = False,
         engine: Engine | None = None,
     ) -> Mapped:
-        """Ask many questions, each in a container of its own: `async for done in rlm.map(…)`, or `for`.
+        """Ask many questions, each in its own container: `async for done in rlm.map(…)`, or `for`.
 
         Args:
-            questions: texts, dicts as `rlm batch` has them in its files, or `Item`s; any iterable, an endless
-                one, too. It is read in another thread, as there is room for more.
-            contexts: one for each question, as of `aask`, in place of its own.
-            files: files, folders and globs that every question gets beside its own context.
-            answer_type: as of `aask`, for questions without a schema of their own; an answer that is none is
-                a failure, `NoAnswer`.
-            out: a file of results, as `rlm batch --out`. What is in it already is neither asked nor given.
-            traces: the folder of the traces. Default: beside `out`, else in the settings' `trace.dir`.
-            jobs: questions at one time. Default: as many as there is room for.
-            max_cost: US dollars for all questions together, those of earlier runs in `out` included.
-            max_tokens: tokens, likewise. Limits in the RLM's options are those of each question.
-            retry: which of those in `out` that failed are asked again: "passing" (it may be over by now) or
-                "all", those without an answer, too.
-            keep_going: go on although the first questions all fail alike.
-            engine: where they are answered; default: on this machine.
+            questions: texts, dicts as in the files of `rlm batch`, or `Item`s. Any iterable works, even an
+                endless one; another thread reads it as questions can start.
+            contexts: one context for each question, as for `aask`; it replaces the question's own context.
+            files: files, folders and globs that every question gets in addition to its own context.
+            answer_type: as for `aask`, for questions without their own schema. An answer that does not have
+                the type is a failure, `NoAnswer`.
+            out: results file, as for `rlm batch --out`. Questions already in it are neither asked nor given.
+            traces: folder of the traces. Default: beside `out`, or else the setting `trace.dir`.
+            jobs: number of questions asked at the same time. Default: as many as fit into memory.
+            max_cost: maximum cost of all questions together in US dollars, including earlier runs in `out`.
+            max_tokens: maximum number of tokens, in the same way. Limits in the RLM's options apply to each
+                question.
+            retry: which failed questions in `out` to ask again: "passing" (they failed for a temporary
+                reason), or "all" (all that failed or have no answer).
+            keep_going: continue even if the first ten questions fail in the same way.
+            engine: where the questions are answered. Default: on this machine.
 
         Returns:
-            What came of each, as it comes (`Done`): a `result` as of `aask`, or a `failure`, and the `item`;
-                what cannot be a question is a failure, too. Leaving the loop ends what runs.
+            A `Done` for each question, as soon as it is ready: the `item`, and a `result` as from `aask` or a
+                `failure`. Input that is not a question is a failure, too. Leaving the loop stops the running
+                questions.
 
         Raises:
             UsageError: the type has no JSON schema.
-            BudgetExceeded: all may use no more.
-            RLMError: what would fail every question.
+            BudgetExceeded: the limit for all questions together is reached.
+            RLMError: an error that would make every question fail.
         """
         from rlm_kernel.session.batch.mapped import Mapped
         from rlm_kernel.session.batch.output import Places, by, files_of_all, ready
@@ -333,11 +335,11 @@ class RLM(OnTraces):
         changes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AbstractAsyncContextManager[Session]:
-        """A session that is kept in the working directory, `async with`: taken up, or begun with the files;
-        it stays afterwards.
+        """Open the session of this name in the working directory, or start it with the files.
 
-        `progress`: of its questions. `changes`: settings by dotted name, over those of the RLM. `options` as
-        of `session.manager.open_session`.
+        Use it with `async with`; the session continues afterwards. `progress`: show the progress of its
+        questions. `changes`: settings by dotted name, which replace those of the RLM. `options`: those of
+        `session.manager.open_session`.
         """
         progress = self._progress if progress is None else progress
         changed = {**self._changes, **(changes or {})}

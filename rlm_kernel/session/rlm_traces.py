@@ -37,7 +37,7 @@ class OnTraces:
     _allow_call: AllowCall | None
 
     async def aresume(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Result:
-        """Go on with a run that was cut off or ended at a limit, in the same notebook; `options` as of
+        """Continue a run that was cut off or ended at a limit, in the same notebook. `options`: those of
         `session.resume.resume`.
         """
         with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
@@ -64,7 +64,7 @@ class OnTraces:
         progress: bool | None = None,
         **options: Any,
     ) -> Result:
-        """Go on from a cell of a trace, in a notebook of its own; `options` as of `session.resume.fork`."""
+        """Continue from a cell of a trace, in a new notebook. `options`: those of `session.resume.fork`."""
         with self._watched(progress, **_listeners(options)) as shown:
             given = {**self._configured(), **self._with_tools(options)}
             given |= {"view": shown.view, "say": shown.say}
@@ -82,7 +82,7 @@ class OnTraces:
         progress: bool | None = None,
         **options: Any,
     ) -> Result:
-        """Run a trace's code on another input, without the root model as long as that goes well; `options` as
+        """Run a trace's code on another input, without the root model as long as this works. `options`: those
         of `session.applying.apply.apply`.
         """
         from rlm_kernel.session.applying.apply import apply
@@ -97,9 +97,9 @@ class OnTraces:
         return loops.waited_for(self.aapply, trace, context, **options)
 
     async def areplay(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Replayed:
-        """Run a trace's cells again and compare; `options` as of `session.replay.replay`.
+        """Run a trace's cells again and compare. `options`: those of `session.replay.replay`.
 
-        Without `live=True` no model is asked.
+        Models are asked only with `live=True`.
         """
         with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
             given = {"tell": shown.verdict, **self._configured(), **options}
@@ -110,7 +110,7 @@ class OnTraces:
         return loops.waited_for(self.areplay, trace, **options)
 
     async def atest(self, folder: Path | str, **options: Any) -> Suite:
-        """Ask the questions of a folder's traces again, and compare the answers; `options` as of
+        """Ask the questions of a folder's traces again, and compare the answers. `options`: those of
         `session.regression.suite.run_suite`.
 
         Models are asked only if the RLM was made with one or with a prompt, or with `live=True`.
@@ -137,7 +137,7 @@ class OnTraces:
         return loops.waited_for(self.atest_models, folder, models, **options)
 
     async def averify(self, trace: Path | str, *, progress: bool | None = None, **options: Any) -> Verified:
-        """Check all that a trace says, without any model; `options` as of `session.verify.verify`."""
+        """Check all claims of a trace, without any model. `options`: those of `session.verify.verify`."""
         with self._watched(progress, **_listeners(options), trace=Path(trace)) as shown:
             given = {"config_file": self._config_file, "changes": self._changes, **options}
             return await verify(Path(trace), **given, view=shown.view, say=shown.say)

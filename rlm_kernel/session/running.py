@@ -233,7 +233,7 @@ async def join_kernel(left: Left, host: Host, image: ImageInfo) -> RunningKernel
 
     if await asyncio.to_thread(other_version, left.folder):
         await asyncio.to_thread(discard, left.folder)
-        return Lost("It was begun by another version of rlm_kernel")
+        return Lost("It was started by another version of rlm_kernel")
     run = await asyncio.to_thread(RunDir.adopt, left.folder)
     if run is None:
         await asyncio.to_thread(discard, left.folder)

@@ -151,7 +151,7 @@ class Session:
         idle = max(
             0.0, (datetime.now(UTC) - self.state.used).total_seconds()
         )  # the clock may have been put back
-        self.opened.append(f"The session's kernel is as it was left {duration(idle)} ago.")
+        self.opened.append(f"The session's kernel is as you left it {duration(idle)} ago.")
         self._keep(found)
 
     async def _rebuild(self, why: str, image: ImageInfo) -> None:
@@ -260,7 +260,7 @@ class Session:
         if not text.strip():
             raise UsageError("The question is empty.", hint='Ask something: rlm run "How many …?"')
         if self.models is None:
-            raise UsageError("This session was opened without models.", hint="Open it with models to ask.")
+            raise UsageError("This session was opened without models.", hint="Open it with models.")
         models = await asyncio.shield(
             self.models
         )  # a question that is stopped must not stop what readies them for the next
@@ -437,7 +437,7 @@ class Session:
                 await asyncio.shield(self._settle(running))
         if found is None:
             raise UsageError(
-                "The search took too long, or found more than can be told, and was stopped.",
+                "The search was stopped, because it took too long or found too much.",
                 hint="Try a simpler pattern, or fewer hits.",
             )
         return found
@@ -451,7 +451,7 @@ class Session:
         trace = await self._read()
         kept = before_last_question(trace.node.cells)
         if kept is None:
-            raise UsageError("There is no question to take back.", hint="Ask one first.")
+            raise UsageError("There is no question to undo.", hint="Ask one first.")
         assert self._writer is not None
         self._writer.close()
         copy = free_path(self.trace.with_stem(f"{self.trace.stem}-undone"))
@@ -468,8 +468,8 @@ class Session:
         if self._running is not None:
             running, self._running = self._running, None
             await running.close()
-        await self._rebuild("The last question was taken back", await image_for(self.host))
-        return f"The last question was taken back. The notebook as it was: {copy}"
+        await self._rebuild("The last question was undone", await image_for(self.host))
+        return f"The last question was undone. The old notebook: {copy}"
 
     def conversation(self) -> list[tuple[str, str | None]]:
         """The questions and their answers, from the trace."""

@@ -88,7 +88,7 @@ class SessionFolder:
     def __init__(self, base: Path, name: str = DEFAULT_NAME) -> None:
         if not _NAME.fullmatch(name) or not system.is_possible_name(name):
             raise UsageError(
-                f"{name!r} is no name for a session.",
+                f"{name!r} is not a valid name for a session.",
                 hint="Use letters, digits, dots, dashes and underscores.",
             )
         self.name = name
@@ -114,15 +114,16 @@ class SessionFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it does not hold a session's state"
+            why = (
+                error.strerror if isinstance(error, OSError) else "it does not contain the state of a session"
+            )
             raise UsageError(
-                f"{file} cannot be read: {why}.", hint=f"Remove {self.path}; its trace is where it was."
+                f"{file} cannot be read: {why}.", hint=f"Remove {self.path}; the trace is not affected."
             ) from error
         if not re.fullmatch(r"[0-9a-f]{32}", state.key) or not (_register() / state.key).is_file():
             raise UsageError(
-                f"The session in {self.path} was not begun by you on this machine, so nothing is done with "
-                "it.",
-                hint="Remove that folder to begin one of your own; to go on from its trace: rlm fork "
+                f"The session in {self.path} was not started by you on this machine, so rlm does not use it.",
+                hint="Remove that folder to start your own session. To continue from its trace: rlm fork "
                 f"{state.trace} QUESTION",
             )
         return state
@@ -197,8 +198,8 @@ class SessionFolder:
             if time.monotonic() >= deadline:
                 raise UsageError(
                     f"The session {self.name} is in use by {self.holder() or 'another command'}.",
-                    hint="Wait for it (RLM_SESSION__WAIT=60 waits so many seconds), or use another: "
-                    "--session NAME",
+                    hint="Wait for it (RLM_SESSION__WAIT=60 waits up to 60 seconds), or use another "
+                    "session: --session NAME",
                 )
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -220,14 +221,14 @@ class SessionFolder:
         link = next((folder for folder in (self.path.parent, self.path) if folder.is_symlink()), None)
         if link is not None:
             raise UsageError(
-                f"{link} is a link, and no session is kept behind one.",
-                hint="Name the folder itself: session.dir.",
+                f"{link} is a link, and rlm does not keep sessions behind links.",
+                hint="Name the folder itself in session.dir.",
             )
         if self.path.is_dir() and not (self.path / "state.json").exists():
             strange = sorted({entry.name for entry in self.path.iterdir()} - _OURS)
             if strange:
                 raise UsageError(
-                    f"{self.path} is no session's folder: it has {strange[0]!r} in it.",
+                    f"{self.path} is not the folder of a session: it has {strange[0]!r} in it.",
                     hint="Give the session another name (--session NAME), or another place (session.dir).",
                 )
 
@@ -263,12 +264,12 @@ def none_there(folder: SessionFolder) -> UsageError:
     """Of a folder that has no such session: the error, which names those that it has."""
     others = sessions(folder.path.parent)
     near = (
-        f"{did_you_mean(nearest(folder.name, others))} There are: {', '.join(others)}. Name one with "
-        "--session."
+        f"{did_you_mean(nearest(folder.name, others))} The sessions here are: {', '.join(others)}. Name one "
+        "with --session."
     ).lstrip()
     return UsageError(
         f"There is no session {folder.name} here.",
-        hint=near if others else "Begin one: rlm init FILE, or rlm chat.",
+        hint=near if others else "Start one: rlm init FILE, or rlm chat.",
     )
 
 

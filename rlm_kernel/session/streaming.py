@@ -35,14 +35,15 @@ class Stream:
         """What came of the run. Raises UsageError as long as the last event is not there."""
         if self._result is None:
             raise UsageError(
-                "The run has no result yet.", hint="Go through all of its events first: async for event in …"
+                "The run has no result yet.",
+                hint="Iterate over all of its events first: async for event in …",
             )
         return self._result
 
     def __aiter__(self) -> AsyncGenerator[Event, None]:
         """The events. Raises what `aask` raises, and UsageError if they are gone through a second time."""
         if self._begun:
-            raise UsageError("The events of a run can be gone through once.", hint="Call stream() again.")
+            raise UsageError("The events of a run can be iterated only once.", hint="Call stream() again.")
         self._begun = True
         return self._events()
 

@@ -79,9 +79,9 @@ def check_names(tools: Sequence[Tool]) -> None:
     """Raise UsageError for tools that cannot have their names in the kernel."""
     if len(tools) > MAX_TOOLS:
         raise UsageError(
-            f"These are {len(tools):,} tools; a run has {MAX_TOOLS} at most.",
-            hint="All of them stand in the prompt. Give fewer functions; the setting `tools` of an MCP "
-            "server chooses which of its tools there are, and `rlm tools` lists them.",
+            f"There are {len(tools):,} tools; a run can have at most {MAX_TOOLS}.",
+            hint="All of them go into the prompt. Give fewer functions. The setting `tools` of an MCP "
+            "server selects its tools; `rlm tools` lists them.",
         )
     seen: set[str] = set()
     for tool in tools:
@@ -89,17 +89,18 @@ def check_names(tools: Sequence[Tool]) -> None:
         if not name.isidentifier() or not name.isascii() or len(name) > 64 or name.startswith("_"):
             raise UsageError(
                 f"No tool can be called {shown}: code in the kernel could not call it.",
-                hint="Its name begins with a letter and has up to 64 letters, digits and underscores: "
+                hint="A name must begin with a letter and have at most 64 letters, digits and underscores: "
                 "tool(function, name=…)",
             )
         if name in _RESERVED:
             raise UsageError(
                 f"No tool can be called {shown}: the kernel has that name already.",
-                hint="Give it another one: tool(function, name=…)",
+                hint="Give it another name: tool(function, name=…)",
             )
         if name in seen:
             raise UsageError(
-                f"Two tools are called {shown}.", hint="Give one another name: tool(function, name=…)"
+                f"Two tools have the name {shown}.",
+                hint="Give one of them another name: tool(function, name=…)",
             )
         seen.add(name)
 
@@ -114,7 +115,8 @@ def declared(tools: Iterable[Tool | ToolSource]) -> str:
     code = "tools([\n" + "".join(f"    {one!r},\n" for one in told) + "])"
     if len(code) > MAX_DECLARED:
         raise UsageError(
-            f"What is to be said of these tools takes {len(code):,} characters; {MAX_DECLARED:,} at most.",
+            f"The declarations of these tools take {len(code):,} characters; at most {MAX_DECLARED:,} are "
+            "allowed.",
             hint="Give fewer tools, or shorter docstrings.",
         )
     return code

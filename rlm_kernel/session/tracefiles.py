@@ -178,10 +178,10 @@ def metas_of(places: Mapping[Any, Path], *, made: bool = False) -> list[FileMeta
 
 
 _WHY_UNKNOWN = {
-    None: "the run was cut off before its sha256 was there",
-    "pending": "the run ended before its sha256 was there",
-    "changed": "it was being changed when its sha256 was taken",
-    "unreadable": "it could not be read for its sha256",
+    None: "the run was cut off before its sha256 was computed",
+    "pending": "the run ended before its sha256 was computed",
+    "changed": "it was being changed while its sha256 was computed",
+    "unreadable": "it could not be read to compute its sha256",
 }
 
 
@@ -253,13 +253,13 @@ def find_files(
     refused = missing if allow_changed else missing + changed
     if refused:
         hint = (
-            "Say where it is: --file NAME=PATH"
+            "Give its new place: --file NAME=PATH"
             if missing
-            else "Give the one that it was: --file NAME=PATH, or --allow-changed"
+            else "Give the original file: --file NAME=PATH, or accept the change: --allow-changed"
         )
         raise FileRefused(" ".join(refused), hint=hint)
     unknown = [
-        f"Whether {file.path} has changed is not known: it has the size that it had, and "
+        f"It is not known whether {file.path} has changed: its size is the same, and "
         f"{_WHY_UNKNOWN[file.meta.digest]}."
         for file in files
         if not file.fault and not file.proven
@@ -341,7 +341,9 @@ def _check(meta: FileMeta, places: list[Path], until: threading.Event) -> Checke
         there.append(Checked(meta, path, fault, proven=not fault and meta.sha256 is not None))
         if not fault:
             return there[-1]
-    nowhere = Checked(meta, None, f"{meta.path} is of another system, and is not beside the trace.")
+    nowhere = Checked(
+        meta, None, f"{meta.path} is a path on another system, and the file is not next to the trace."
+    )
     return next((file for file in there if file.path is not None), there[0] if there else nowhere)
 
 

@@ -114,9 +114,7 @@ async def closing_trace(
     except BaseException as error:
         interrupted = is_interrupt(error)
         failure = (
-            error
-            if interrupted
-            else InternalError.of(error, f"The trace is closed, and has all that was done: {path}")
+            error if interrupted else InternalError.of(error, f"The trace is closed and complete: {path}")
         )
         if not closed:
             outcome = (
@@ -134,7 +132,7 @@ async def closing_trace(
 def _detail(failure: BaseException, path: Path) -> str:
     assert isinstance(failure, RLMError)
     return (
-        f"{failure.message} To go on: rlm resume {path.name}"
+        f"{failure.message} To continue: rlm resume {path.name}"
         if isinstance(failure, InternalError)
         else failure.message
     )

@@ -61,20 +61,20 @@ class Tree:
         home = next((home for home in homes if home.is_absolute() and path.is_relative_to(home)), None)
         if home is None:
             raise TraceError(
-                f"The trace {above.path} names {path} as that of a child, which lies outside its folder: it "
-                "is not opened."
+                f"The trace {above.path} names {path} as that of a child, which is outside its folder, so "
+                "rlm does not open it."
             )
         if path.resolve() != home.resolve() / path.relative_to(home):
-            raise TraceError(f"The trace {path} of a child RLM is reached by a link: it is not opened.")
+            raise TraceError(f"The trace {path} of a child RLM is a link, so rlm does not open it.")
         try:
             found = path.lstat()
         except OSError as error:
-            raise UsageError(f"The trace {path} of a child RLM is not there.") from error
+            raise UsageError(f"The trace {path} of a child RLM does not exist.") from error
         if (found.st_dev, found.st_ino) in self.seen:
             return None
         if level > MAX_LEVELS or len(self.seen) >= MAX_TRACES or found.st_size > self.room:
             most = f"{MAX_TRACES:,} traces on {MAX_LEVELS} levels, of together {MAX_TREE:,} bytes"
-            raise TraceError(f"The trace {path} of a child RLM is one too many: {most} are opened.")
+            raise TraceError(f"The trace {path} of a child RLM is one too many: rlm opens at most {most}.")
         self.seen.add((found.st_dev, found.st_ino))
         self.room -= found.st_size
         return read_trace(path, follow=False)

@@ -35,7 +35,7 @@ from rlm_kernel.trace.schema import CallMeta
 
 _PREVIEW = 150
 """Characters of a child's question by which its trace is known."""
-_NO_SOURCES = "a file is missing or has changed, in which the report says where the answer comes from"
+_NO_SOURCES = "the report names a source file that is missing or has changed"
 Tell = Callable[[Claim], None]
 
 
@@ -187,7 +187,7 @@ def _all(
     children, faults = _Below(given, Tree.of(trace)).children(trace, ())
     for name in given.files.keys() - given.used:
         raise UsageError(
-            f"The trace has no file {name}, or several of this name.",
+            f"The trace has no file {name}, or several files with this name.",
             hint=f"Its files: {', '.join(meta.path for meta in trace.meta.files) or 'none'}.",
         )
     if child_traces(trace):
@@ -216,7 +216,7 @@ def _claims(
 
 def _form(trace: TraceFile) -> Claim:
     meta = trace.meta
-    state = "" if meta.status == "finished" else "; the run goes on, or was cut off"
+    state = "" if meta.status == "finished" else "; the run is in progress, or was cut off"
     return Claim("form", "holds", f"a trace of rlm_kernel {meta.rlm_version}{state}")
 
 
@@ -236,7 +236,7 @@ class _Below:
             name = f"{path.parent.name}/{path.name}"
             try:
                 if path.resolve() in around:
-                    raise TraceError("this trace of a child RLM is one that it belongs to")
+                    raise TraceError("this trace of a child RLM is its own ancestor")
                 child = self.tree.open(path, trace, len(around))
             except (TraceError, UsageError) as error:
                 faults.append(f"{name}: {error.message}")
@@ -267,7 +267,7 @@ def _link(trace: TraceFile, call: CallMeta, child: TraceFile) -> Iterator[str]:
     if parent is None:
         yield "it is not the trace of a child RLM"
     elif parent.session != trace.meta.session and not trace.meta.origins:
-        yield f"it was asked for by the session {parent.session}, and not by {trace.meta.session}"
+        yield f"it was started by the session {parent.session}, and not by {trace.meta.session}"
     if REDACTED not in call.preview and not child.meta.question.startswith(call.preview[:_PREVIEW]):
         yield f"its question is not that of the call {call.id}"
     given = next((cell.meta for cell in child.cells if cell.id == "answer" and cell.meta), None)
@@ -277,7 +277,7 @@ def _link(trace: TraceFile, call: CallMeta, child: TraceFile) -> Iterator[str]:
     said = None if given is None else without_marks(given.text, [one.evidence() for one in given.evidence])
     worded = isinstance(call.answer, str) and said is not None
     if worded and call.answer != said and REDACTED not in f"{said}{call.answer}":
-        yield f"its answer is not that which the call {call.id} has"
+        yield f"its answer is not the one that the call {call.id} has"
     yield from child_differs(call, child)
 
 
@@ -298,7 +298,7 @@ class _Cells:
 
     async def check(self, tree: bool, view: Listener | None, say: Say) -> Claim:
         if any(one.name == "files" and one.verdict == "broken" for one in self.claims):
-            return not_checked("cells", "a file is missing, or is not the one that it was")
+            return not_checked("cells", "a file is missing or has changed")
         given: dict[str, str] = {}
         below = False
 

@@ -113,7 +113,7 @@ class Watched:
         """What came of a replay."""
         self.trace = found.out or found.trace
         good = sum(verdict.good for verdict in found.verdicts)
-        self._done = f"Replayed: {good:,} of {len(found.verdicts):,} cells as they were"
+        self._done = f"Replayed: {good:,} of {len(found.verdicts):,} cells gave the same outputs"
         return found
 
 

@@ -40,24 +40,26 @@ def tool(
     seconds: float = 60.0,
     children: bool = False,
 ) -> Tool:
-    """A tool of a function, for `RLM(tools=[…])`, where it is to be other than the function alone says.
+    """Make a tool of a function, for `RLM(tools=[…])`, with another name, docstring or permission.
 
     Args:
-        function: any callable, sync or async. A sync one runs in a thread of its own.
-        name: in the kernel; default: that of the function.
-        doc: what the model is told of it; default: its docstring.
-        permission: "ask": the user is asked before each call; "deny": none is made.
-        seconds: that a call may take.
-        children: whether child RLMs have it, too.
+        function: any callable, sync or async. A sync function runs in its own thread.
+        name: its name in the kernel. Default: the name of the function.
+        doc: the description for the model. Default: the function's docstring.
+        permission: "allow"; "ask" asks the user before each call; "deny" refuses all calls.
+        seconds: time limit of a call.
+        children: whether child RLMs have the tool, too.
 
     Raises:
-        UsageError: it cannot be a tool.
+        UsageError: the function cannot be a tool.
     """
     kind = _refused(function)
     if kind:
         raise UsageError(f"{_name(function)} is {kind}, which cannot be a tool.", hint=_HINT)
     if not 0 < seconds < 1e9:
-        raise UsageError(f"A tool cannot take {seconds} seconds.", hint="Give a number above 0.")
+        raise UsageError(
+            f"A tool cannot have a time limit of {seconds} seconds.", hint="Give a number above 0."
+        )
     called = _Function(function)
     told = inspect.cleandoc(doc) if doc is not None else _doc(function)
     return Tool(
@@ -72,14 +74,14 @@ def tool(
     )
 
 
-_HINT = "Give a function: def, async def, a method, or any object that can be called."
+_HINT = "Give a function: def, async def, a method, or any callable object."
 
 
 def tools_of(given: Sequence[Any]) -> list[Tool | ToolSource]:
     """Tools, sources of tools and functions as tools. Raises UsageError."""
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
         raise UsageError(
-            f"tools is a list of functions, not {type(given).__name__}.", hint="RLM(tools=[function])"
+            f"tools must be a list of functions, not {type(given).__name__}.", hint="RLM(tools=[function])"
         )
     return [one if isinstance(one, Tool) or hasattr(one, "opened") else tool(one) for one in given]
 
@@ -280,7 +282,7 @@ def _adapter(hint: Any, one: inspect.Parameter) -> Any:
 
     if isinstance(one.default, FieldInfo):
         raise UsageError(
-            f"The default of {one.name} is a Field of pydantic's, which the function itself would get.",
+            f"The default of {one.name} is a pydantic Field, which the function itself would get.",
             hint="Write Annotated[type, Field(…)] = default.",
         )
     try:

@@ -62,7 +62,7 @@ class MCPServers:
                 for note in server.notes:
                     self.say(note)
                 if server.problem is not None:
-                    self.say(f"{server.problem.message} The run goes on without its tools.")
+                    self.say(f"{server.problem.message} The run continues without its tools.")
             yield [tool for server in servers for tool in server.tools]
 
     @asynccontextmanager
@@ -91,7 +91,7 @@ class MCPServers:
             running.append(one)
             return one, await one.start()
         except TimeoutError:
-            return RLMError(f"MCP server {name!r} did not tell its tools within {server.startup:g} seconds.")
+            return RLMError(f"MCP server {name!r} did not list its tools within {server.startup:g} seconds.")
         except Exception as error:
             return InternalError.of(error)
 

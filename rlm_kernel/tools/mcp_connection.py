@@ -218,11 +218,13 @@ class Connection:
         ):
             return CallFailed(self._told(f"{about}: there is no folder {server.cwd}"))
         if isinstance(error, FileNotFoundError):
-            hint = "Install it, or give its whole path; it is looked for in PATH."
+            hint = "Install it so that it is in PATH, or give its full path."
             return CallFailed(self._told(f"{about}: there is no program {server.command}"), hint=hint)
         if isinstance(error, TimeoutError):
             text = f"{about} did not start within {server.startup:g} seconds{self._last_words()}"
-            return CallFailed(self._told(text), hint="Give it more time: its setting `startup`, in seconds.")
+            return CallFailed(
+                self._told(text), hint="Give it more time with its setting `startup`, in seconds."
+            )
         why = self._gate.why or _reason(error)
         why = f": {why}" if why else ""
         if server.url is not None:
@@ -244,7 +246,7 @@ def _reason(error: BaseException | None) -> str:
     with contextlib.suppress(Exception):
         text = str(error)
     if getattr(error, "code", None) == _OTHER_METHOD:
-        return "it does not speak this protocol, or only a later version of it, or not at this address"
+        return "it does not support MCP, or only a later version, or not at this address"
     if text == "Connection closed":
         return "it ended at once"
     return text or type(error).__name__

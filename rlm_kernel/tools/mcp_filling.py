@@ -36,7 +36,7 @@ async def filled(name: str, server: MCPServer, lookup: Lookup) -> MCPServer:
     for text in _texts(server):
         if odd := next((one for one in _ANY.findall(text) if not _VARIABLE.fullmatch(one)), None):
             raise ConfigError(
-                f"MCP server {name!r} has {odd}, which is not known here.",
+                f"MCP server {name!r} has {odd}, which rlm does not support.",
                 hint="Write ${NAME} for a variable of the environment.",
             )
         for variable, otherwise in _VARIABLE.findall(text):

@@ -28,19 +28,21 @@ def _tools_in(path: Path) -> list[Tool | ToolSource]:
     place = path.expanduser()
     if not place.is_file() or place.suffix != ".py":
         raise UsageError(
-            f"{path} is no file of Python.", hint="Give --tools a file such as tools.py with functions in it."
+            f"{path} is not a Python file.", hint="Give --tools a file such as tools.py with functions in it."
         )
     module = _imported(place.absolute())
     names = getattr(module, "__all__", None)
     if names is not None and not all(isinstance(name, str) and hasattr(module, name) for name in names):
         raise UsageError(
-            f"__all__ of {path} names what is not there.", hint="It is a list of the names of its functions."
+            f"__all__ of {path} names functions that do not exist.",
+            hint="It must be a list of the names of functions in this file.",
         )
     found = [getattr(module, name) for name in names] if names is not None else _public(module)
     if not found:
         raise UsageError(
             f"{path} has no public function.",
-            hint="Tools are its functions whose names begin with no underscore, or those in __all__.",
+            hint="Its tools are the functions in __all__, or else all functions whose names do not begin "
+            "with an underscore.",
         )
     return tools_of(found)
 
@@ -75,7 +77,7 @@ def _imported(path: Path) -> ModuleType:
         raise UsageError(
             f"{path} cannot be imported: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:300]}{_line(error, path)}",
-            hint=f"It is run here, on this machine; try: python {path}",
+            hint=f"rlm runs it on this machine. To test it: python {path}",
         ) from error
     finally:
         sys.path.remove(str(path.parent))

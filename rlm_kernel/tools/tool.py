@@ -14,7 +14,7 @@ Permission = Literal["allow", "ask", "deny"]
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a call gives: a `value` that JSON can hold, and `files` on the host that the kernel may read."""
+    """Result of a call: a `value` that JSON can hold, and `files` on the host that the kernel may read."""
 
     value: Any = None
     files: Sequence[Path] = ()
@@ -30,11 +30,11 @@ Call = Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
 
 @dataclass(frozen=True)
 class Tool:
-    """A function of the host under a name in the kernel.
+    """A function of the host that code in the kernel can call by a name.
 
-    `parameters`: JSON schema of the arguments, an object. `signature`: as Python shows it,
-    "(city: str, days: int = 3) -> dict", for the prompt; `doc`: its docstring. `seconds`: that a call may
-    take. `children`: child RLMs have it, too.
+    `parameters`: JSON schema of the arguments, an object. `signature`: the signature in Python's form,
+    "(city: str, days: int = 3) -> dict", for the prompt. `doc`: its docstring. `seconds`: time limit of a
+    call. `children`: whether child RLMs have it, too.
     """
 
     name: str

@@ -30,7 +30,7 @@ def read_plain(path: Path, *, follow: bool, most: int = MAX_TRACE) -> bytes:
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(21, "Is a directory", str(path))
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(22, "it is no plain file", str(path))
+            raise OSError(22, "it is not a regular file", str(path))
         if found.st_size > most:
             raise OSError(27, f"it has {found.st_size:,} bytes, and {most:,} are read at most", str(path))
         raw = stream.read(found.st_size + 1)

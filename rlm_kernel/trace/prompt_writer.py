@@ -142,8 +142,8 @@ class PromptKeeper:
             if not self._left_out:
                 self._left_out = True
                 self._say(
-                    "The prompts of calls that are not made, or not recorded, take too much room: further "
-                    "ones are not kept in full."
+                    "The prompts of calls that are not made, or not recorded, take too much space: rlm does "
+                    "not keep further ones in full."
                 )
             return
         self._unpaid += size
@@ -219,7 +219,7 @@ class PromptKeeper:
     def _fail(self, error: Exception) -> None:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         name = self.name or own_name(self._notebook)
-        self._failure = f"What models are sent is not kept in full from here on: {name}: {why}."
+        self._failure = f"From here on, rlm does not keep full prompts: {name}: {why}."
 
     # In the thread
 

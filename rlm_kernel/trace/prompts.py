@@ -66,14 +66,14 @@ def is_beside(name: str) -> bool:
 def open_beside(notebook: Path, name: str, flags: int = os.O_RDONLY) -> int:
     """The file of prompts that a notebook names, open: a plain file and no link. Raises OSError."""
     if not is_beside(name):
-        raise OSError(22, "the trace names what is no file beside it", name[:100])
+        raise OSError(22, "the trace names a file of prompts that is not a file next to it", name[:100])
     path = Path(os.path.realpath(notebook)).with_name(name)
     file = system.open_plain(path, flags)
     found = os.fstat(file)
     if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE:
         return file
     os.close(file)
-    raise OSError(22, f"it is no plain file of at most {MAX_FILE:,} bytes", name)
+    raise OSError(22, f"it is not a regular file of at most {MAX_FILE:,} bytes", name)
 
 
 def digests_in(file: int, most: int, keep: int) -> dict[bytes, None]:
@@ -254,7 +254,7 @@ def open_prompts(trace: TraceFile) -> PromptFile:
         return PromptFile(open_beside(trace.path, trace.meta.prompts))
     except FileNotFoundError:
         return PromptFile(
-            trouble=f"the full prompts are missing: {trace.meta.prompts[:200]} is not beside the trace"
+            trouble=f"the full prompts are missing: {trace.meta.prompts[:200]} is not next to the trace"
         )
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -146,7 +146,8 @@ def read_trace(path: Path, *, follow: bool = True) -> TraceFile:
         node = read_notebook(path, follow=follow)
     except FileNotFoundError as error:
         raise UsageError(
-            f"There is no trace {path}.", hint="Traces are in rlm-traces/, or where --trace said."
+            f"There is no trace {path}.",
+            hint="Traces are in rlm-traces/, or in the place that --trace named.",
         ) from error
     except OSError as error:
         raise UsageError(
@@ -203,7 +204,7 @@ def _odd_journal(path: Path, why: str) -> TraceError:
     found = journal.journal_path(path)
     return TraceError(
         f"{path} cannot be completed from its journal {found.name}: {why}",
-        hint=f"Without it, the notebook is read as it was last written whole: mv {found} elsewhere",
+        hint=f"To read the last complete notebook, move the journal away: mv {found} elsewhere",
     )
 
 
@@ -215,10 +216,10 @@ def _as_it_is(path: Path, *, follow: bool = True) -> Any:
             raw = raw.decode("utf-16").encode()
         found = parse(raw.removeprefix(codecs.BOM_UTF8))
     except UnicodeError as error:
-        raise _no_notebook(path, "it is no text in UTF-8") from error
+        raise _no_notebook(path, "it is not UTF-8 text") from error
     except json.JSONDecodeError as error:
-        what, hint = _instead(raw) or (f"it is not whole, or not JSON ({error})", _ANOTHER)
-        raise TraceError(f"{path} is no notebook: {what}.", hint=hint) from error
+        what, hint = _instead(raw) or (f"it is incomplete, or not JSON ({error})", _ANOTHER)
+        raise TraceError(f"{path} is not a notebook: {what}.", hint=hint) from error
     except ValueError as error:
         raise _no_notebook(path, str(error)) from error
     return _as_nbformat(found, path)
@@ -230,22 +231,22 @@ def _instead(raw: bytes) -> tuple[str, str] | None:
     if not begin:
         return "it is empty", _ANOTHER
     if begin.startswith(b"version https://git-lfs."):
-        return "it only says where Git LFS has it", "Fetch it: git lfs pull"
+        return "it is only a Git LFS pointer", "Fetch it: git lfs pull"
     if begin.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page", "Download the file itself, which on GitHub is behind Raw."
+        return "it is a web page", "Download the file itself; on GitHub, use the button Raw."
     if re.search(rb"^<{7} ", raw, re.MULTILINE) and re.search(rb"^>{7} ", raw, re.MULTILINE):
-        return "it has the marks of a merge conflict of git", "Take one side: git checkout --ours FILE"
+        return "it has merge conflict markers from git", "Choose one side: git checkout --ours FILE"
     return None
 
 
 def _as_nbformat(found: Any, path: Path) -> Any:
     """The notebook as nbformat 4 has it. Raises TraceError."""
     if not isinstance(found, dict):
-        raise _no_notebook(path, "it is no object of JSON")
+        raise _no_notebook(path, "it is not a JSON object")
     major, minor = found.get("nbformat", 1), found.get("nbformat_minor", 0)
     if type(major) is not int or type(minor) is not int or not 1 <= major <= 4:
         raise _no_notebook(
-            path, f"its nbformat is {str(major)[:40]}.{str(minor)[:40]}; whole numbers up to 4 are known"
+            path, f"its nbformat is {str(major)[:40]}.{str(minor)[:40]}; rlm supports whole numbers up to 4"
         )
     if major == 4:
         if fault := shape.fault(found):
@@ -287,9 +288,7 @@ def _give_ids(node: Any) -> None:
 
 
 def _no_notebook(path: Path, why: str) -> TraceError:
-    return TraceError(
-        f"{path} is no notebook that can be read: {why}.", hint="Mend that, or use another copy."
-    )
+    return TraceError(f"{path} is not a readable notebook: {why}.", hint="Repair it, or use another copy.")
 
 
 def trace_of(node: Any, path: Path) -> TraceFile:
@@ -306,9 +305,7 @@ def trace_of(node: Any, path: Path) -> TraceFile:
         ValueError,
         RecursionError,
     ) as error:  # nbformat takes much that is no notebook
-        raise TraceError(
-            f"The trace {path} is damaged: it does not have the form of a notebook ({error})."
-        ) from error
+        raise TraceError(f"The trace {path} is damaged: it is not a valid notebook ({error}).") from error
     return TraceFile(path.absolute(), meta, cells, node)
 
 
@@ -316,14 +313,15 @@ def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
     found = node.metadata.get("rlm")
     if not isinstance(found, dict):
         raise TraceError(
-            f"{path} is a notebook, but no trace of rlm_kernel: it has no metadata.rlm.",
+            f"{path} is a notebook, but not a trace of rlm_kernel: it has no metadata.rlm.",
             hint="rlm traces lists the traces that rlm ask, run and chat have written.",
         )
     version = found.get("version")
     if isinstance(version, int) and version > VERSION:
         writer = found.get("rlm_version", "(a newer one)")
         raise TraceError(
-            f"{path} was written by rlm_kernel {writer}: its format is {version}, this one reads {VERSION}.",
+            f"{path} was written by rlm_kernel {writer}: its format is {version}, but this version reads "
+            f"only {VERSION}.",
             hint="Update: pip install -U rlm-kernel",
         )
     try:
@@ -338,7 +336,9 @@ def _notebook_meta(path: Path, node: Any) -> NotebookMeta:
 def _cell(path: Path, number: int, cell: Any) -> TraceCell:
     name = str(cell.get("id") or f"cell-{number}")
     if not _CELL_ID.fullmatch(name):
-        raise TraceError(f"The trace {path} is damaged: {name[:100]!r} is no id for its cell {number}.")
+        raise TraceError(
+            f"The trace {path} is damaged: {name[:100]!r} is not a valid id for its cell {number}."
+        )
     found = cell.metadata.get("rlm")
     try:
         meta = cell_meta(found) if found is not None else None

@@ -156,6 +156,8 @@ class SavedNotebook:
 def going_on(path: Path) -> str:
     """The hint where a trace could not be written. What is there was put there whole."""
     then = (
-        f"then go on: rlm resume {path}" if os.path.isfile(path) else "or choose another place with --trace."
+        f"then continue: rlm resume {path}"
+        if os.path.isfile(path)
+        else "or choose another place with --trace."
     )
     return f"Free some space or check the folder's permissions, {then}"

@@ -83,14 +83,14 @@ def _frames(file: int, size: int) -> tuple[int, int, bool]:
             head = head.ljust(18, b"\0")
         magic = int.from_bytes(head[:4], "little")
         if left < 0:
-            raise ValueError("it is no zstd file of ours")
+            raise ValueError("it is not a zstd file from rlm")
         if magic & 0xFFFFFFF0 == _SKIPPED:
             whole = min(size, whole + 8 + int.from_bytes(head[4:8], "little"))
             continue
         if magic != _MAGIC:
             if size - whole < 4:
                 break  # the beginning of a frame was cut off
-            raise ValueError("it is no zstd file")
+            raise ValueError("it is not a zstd file")
         place = whole + _head_length(head[4])
         if place > size:
             break
@@ -117,7 +117,7 @@ def _blocks(file: int, place: int, size: int, left: int) -> tuple[int, bool, int
             return place, False, left
         left -= 1
         if kind == 3 or length > _MOST_BLOCK or left < 0:
-            raise ValueError("it is no zstd file of ours")
+            raise ValueError("it is not a zstd file from rlm")
         end = place + 3 + (1 if kind == 1 else length)
         if end > size:
             return place, False, left

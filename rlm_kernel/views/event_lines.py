@@ -20,19 +20,19 @@ VERSION = 1
 class Line:
     """What each line has."""
 
-    event: Annotated[str, About("Which kind of line this is.")]
-    at: Annotated[str, About("When, as an ISO 8601 instant in UTC.")]
+    event: Annotated[str, About("Kind of the line.")]
+    at: Annotated[str, About("Time in UTC, in ISO 8601 format.")]
     seconds: Annotated[float, About("Seconds since the command began.")]
     path: Annotated[
         tuple[int, ...],
         About(
-            "Which RLM this is about: [] is the topmost, [2] its child number 2, [2, 1] the first child of "
-            "that one."
+            "Which RLM this is about: [] is the root RLM, [2] its child number 2, [2, 1] the first child of "
+            "that child."
         ),
     ]
     lengths: Annotated[
         dict[str, int],
-        About("Of the texts that were cut off: how many characters each had, by the field's name."),
+        About("For each text that was cut off: its number of characters, by the name of the field."),
     ] = field(default_factory=dict)
 
 
@@ -41,9 +41,9 @@ class Begin(Line):
     """The first line: the command begins."""
 
     event: Literal["begin"] = "begin"
-    version: Annotated[int, About("Of these lines.")]
-    rlm_kernel: Annotated[str, About("The program's version.")]
-    command: Annotated[str, About("Such as ask.")]
+    version: Annotated[int, About("Version of the format of these lines.")]
+    rlm_kernel: Annotated[str, About("Version of rlm_kernel.")]
+    command: Annotated[str, About("Name of the command, such as ask.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Opened(Line):
 
     event: Literal["run_opened"] = "run_opened"
     question: str
-    before: Annotated[Used, About("What earlier questions of the session have used.")]
+    before: Annotated[Used, About("What earlier questions of the session used.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class TurnPiece(Line):
     event: Literal["turn_piece"] = "turn_piece"
     turn: int
     text: str
-    thought: Annotated[bool, About("It is of the model's reasoning.")]
+    thought: Annotated[bool, About("Whether the piece belongs to the model's reasoning.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +97,10 @@ class TurnReplied(Line):
     model: str
     tokens: Tokens
     cost: Cost
-    reply_seconds: Annotated[float, About("Seconds that the call took, with its retries.")]
+    reply_seconds: Annotated[float, About("Seconds that the call took, including retries.")]
     attempts: int
     finish_reason: str | None
-    messages: Annotated[int, About("How many messages the model was sent.")]
+    messages: Annotated[int, About("Number of messages that were sent to the model.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class CellStarted(Line):
 
     event: Literal["cell_started"] = "cell_started"
     cell: str
-    turn: Annotated[int, About("0 of a cell that loads the input.")]
+    turn: Annotated[int, About("Number of the turn; 0 for a cell that loads the input.")]
     code: str
 
 
@@ -122,8 +122,8 @@ class CellOutput(Line):
 
     event: Literal["cell_output"] = "cell_output"
     cell: str
-    text: Annotated[str, About("What is new, as plain text.")]
-    again: Annotated[bool, About("The output was cleared, and begins with this text.")]
+    text: Annotated[str, About("The new output, as plain text.")]
+    again: Annotated[bool, About("Whether the output was cleared and begins with this text.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +134,10 @@ class CellFinished(Line):
     cell: str
     turn: int
     status: CellStatus
-    output: Annotated[str, About("All that it has shown, as plain text.")]
+    output: Annotated[str, About("The whole output, as plain text.")]
     cell_seconds: float
-    calls: Annotated[int, About("Its calls of models.")]
-    answered: Annotated[bool, About("It has delivered an answer.")]
+    calls: Annotated[int, About("Number of model calls in the cell.")]
+    answered: Annotated[bool, About("Whether the cell delivered an answer.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +161,8 @@ class CallStarted(Line):
     call: Annotated[str, About("The call's id.")]
     kind: CallKind
     prompt: str
-    schema: Annotated[str | None, About("The JSON schema that the answer is to fit, as JSON text.")]
-    digest: Annotated[str, About("What the same call has in every run.")]
+    schema: Annotated[str | None, About("The JSON schema that the answer must match, as JSON text.")]
+    digest: Annotated[str, About("Key that the same call has in every run.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ class CallRetried(Line):
     reason: str
     attempt: int
     attempts: int
-    wait_seconds: Annotated[float, About("Until the next attempt.")]
+    wait_seconds: Annotated[float, About("Seconds until the next attempt.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class CallsPlanned(Line):
     event: Literal["calls_planned"] = "calls_planned"
     cell: str
     calls: int
-    cost: Annotated[Cost, About("About how many US dollars they take; null where that is not known.")]
+    cost: Annotated[Cost, About("Estimated cost of the calls in US dollars; null if not known.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,23 +200,23 @@ class CallFinished(Line):
     call: str
     kind: CallKind
     digest: str
-    preview: Annotated[str, About("The beginning of what was asked.")]
+    preview: Annotated[str, About("The beginning of the prompt.")]
     model: str | None
     answer: Annotated[
-        str | None, About("The answer; what is more than text, as JSON text. null of a failed call.")
+        str | None, About("The answer; JSON text if it is more than text; null for a failed call.")
     ]
     error: str | None
     error_type: Annotated[
-        str | None, About("The exception that the cell saw; null where the cell ended before.")
+        str | None, About("The exception that the cell saw; null if the cell ended before.")
     ]
     tokens: Tokens
     cost: Cost
     call_seconds: float
     attempts: int
-    stored: Annotated[bool, About("Answered from the cache.")]
-    again: Annotated[bool, About("Answered as an earlier cell was, at no cost.")]
-    truncated: Annotated[bool, About("The reply ends at the model's limit of tokens.")]
-    trace: Annotated[str, About("Of a child RLM: its trace, as seen from the folder of this one's.")]
+    stored: Annotated[bool, About("Whether the answer came from the cache.")]
+    again: Annotated[bool, About("Whether the answer was reused from an earlier cell, at no cost.")]
+    truncated: Annotated[bool, About("Whether the reply was cut off at the model's token limit.")]
+    trace: Annotated[str, About("For a child RLM: its trace, relative to the folder of this trace.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +244,9 @@ class RunFinished(Line):
 
     event: Literal["run_finished"] = "run_finished"
     answer: str | None
-    evidence: Annotated[list[Passage], About("The passages that the answer stands on.")]
+    evidence: Annotated[list[Passage], About("The passages that support the answer.")]
     stop_reason: StopReason
-    forced: Annotated[bool, About("A best-effort answer, asked for when a limit was reached.")]
+    forced: Annotated[bool, About("Whether this is a best-effort answer, given because a limit was reached.")]
     detail: str
     used: Used
 
@@ -260,8 +260,8 @@ class QuestionRunning(Line):
     turns: int
     calls: int
     tokens: int
-    spent: Annotated[float, About("US dollars, as far as prices are known.")]
-    node: Annotated[str, About("The machine of a cluster that answers it; empty of this one.")]
+    spent: Annotated[float, About("US dollars, for calls with a known price.")]
+    node: Annotated[str, About("The machine of a cluster that answers the question; empty for this machine.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,12 +272,14 @@ class QuestionDone(Line):
     id: str
     status: Literal["answered", "no_answer", "failed"]
     error: str | None
-    node: Annotated[str, About("The machine of a cluster that answered it; empty of this one.")]
-    done: Annotated[int, About("Questions that are done, those of earlier runs, too.")]
-    failed: Annotated[int, About("Of these, those without an answer.")]
+    node: Annotated[
+        str, About("The machine of a cluster that answered the question; empty for this machine.")
+    ]
+    done: Annotated[int, About("Number of finished questions, including those of earlier runs.")]
+    failed: Annotated[int, About("Number of finished questions without an answer.")]
     running: int
-    total: Annotated[int | None, About("About how many there are; null where nobody knows.")]
-    spent: Annotated[float, About("US dollars, by this run.")]
+    total: Annotated[int | None, About("Approximate number of all questions; null if not known.")]
+    spent: Annotated[float, About("US dollars spent by this run.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,11 +307,11 @@ class End(Line):
     """`done`: a command that asked nothing has done its work."""
     exit_code: int
     answer: Annotated[str | None, About("The last question's answer.")]
-    evidence: Annotated[list[Passage], About("The passages that it stands on.")]
+    evidence: Annotated[list[Passage], About("The passages that support it.")]
     stop_reason: StopReason | None
     detail: str
-    used: Annotated[Used, About("What the command has used, all questions together.")]
-    trace: Annotated[str | None, About("The notebook; null if none was made.")]
+    used: Annotated[Used, About("What the command used, for all questions together.")]
+    trace: Annotated[str | None, About("Path of the notebook; null if there is none.")]
     error: Annotated[str | None, About("What went wrong, and what to do next.")]
 
 

@@ -65,17 +65,17 @@ class Used:
 class Passage:
     """A passage of a file that an answer stands on, from `start` up to `end`."""
 
-    mark: Annotated[int, About("Its number in the answer's text: [1].")]
+    mark: Annotated[int, About("Its number in the text of the answer: [1].")]
     path: str
     start: int
     end: int
     quote: str
     unit: Annotated[
         Literal["bytes", "characters"],
-        About("Of start and end: bytes of the file, or characters of the text that a reader makes of it."),
+        About("Unit of start and end: bytes of the file, or characters of the text extracted from it."),
     ]
     encoding: str
     verdict: Annotated[
-        Literal["verbatim", "unread"], About("Whether the host has read exactly the quotation there.")
+        Literal["verbatim", "unread"], About("Whether the host read exactly this quotation there.")
     ]
-    line: Annotated[int, About("Where it begins, from 1; 0 where that is not known.")]
+    line: Annotated[int, About("Line where it begins, counted from 1; 0 if not known.")]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 INSTALL = (
-    "{variable} asks for OpenTelemetry, which is not installed, so no spans are sent. Type: pip install "
+    "{variable} asks for OpenTelemetry, which is not installed, so rlm sends no spans. Type: pip install "
     "'rlm-kernel[otel]'."
 )
 END_SECONDS = 2.0
@@ -67,7 +67,7 @@ def spans(environ: Mapping[str, str], say: Callable[[str], None]) -> Spans | Non
     except ImportError:
         say(INSTALL.format(variable=asked_for(environ)))
     except Exception as error:
-        say(f"No spans are sent: {' '.join(str(error).split())[:300] or type(error).__name__}.")
+        say(f"rlm sends no spans: {' '.join(str(error).split())[:300] or type(error).__name__}.")
     return None
 
 
@@ -133,7 +133,10 @@ def _exporters(environ: Mapping[str, str], say: Callable[[str], None]) -> list[S
             case "otlp":
                 protocol = next((environ[one] for one in _PROTOCOLS if environ.get(one)), "http/protobuf")
                 if protocol != "http/protobuf":
-                    say(f"Spans are sent by http/protobuf alone, not by {protocol[:40]}: no spans are sent.")
+                    say(
+                        f"rlm sends spans only over http/protobuf, not over {protocol[:40]}, so it sends "
+                        "none."
+                    )
                     continue
                 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
@@ -146,7 +149,7 @@ def _exporters(environ: Mapping[str, str], say: Callable[[str], None]) -> list[S
 
                 found.append(ConsoleSpanExporter(out=sys.stderr))  # stdout is the answer's
             case other:
-                say(f"OTEL_TRACES_EXPORTER may be otlp, console or none, not {other[:40]!r}.")
+                say(f"OTEL_TRACES_EXPORTER must be otlp, console or none, not {other[:40]!r}.")
     return found
 
 
@@ -175,7 +178,7 @@ class _Once(logging.Handler):
         say, self._say = self._say, None
         if say is not None:
             told = " ".join(record.getMessage().split())
-            say(f"Spans are not sent as they should be: {told[:300].rstrip('.')}.")
+            say(f"Sending spans failed: {told[:300].rstrip('.')}.")
 
 
 def _tell_once(say: Callable[[str], None]) -> None:

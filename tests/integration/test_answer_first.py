@@ -128,7 +128,7 @@ def test_a_pending_digest_is_told_in_a_replay_and_a_session_answers_as_soon(
     assert replayed.end() == 0, "".join(replayed.said)
     told = "".join([*replayed.told, *replayed.said])
     assert (
-        f"Whether {huge} has changed is not known: it has the size that it had, and the run ended before "
-        "its sha256 was there" in told
+        f"It is not known whether {huge} has changed: its size is the same, and the run ended before "
+        "its sha256 was computed" in told
     )
     assert read_trace(trace.path).meta.files[0].digest == "pending"

@@ -311,7 +311,7 @@ def test_what_cannot_be_applied_is_refused_before_anything_runs(tmp_path: Path) 
     trace = first_run(tmp_path, [cell("FINAL(len(context))")], LINES)
     with pytest.raises(UsageError, match="no new input"):
         RLM(models=ScriptedModels([])).apply(trace)
-    with pytest.raises(UsageError, match="a notebook of its own"):
+    with pytest.raises(UsageError, match="cannot write into the trace"):
         RLM(models=ScriptedModels([])).apply(trace, tmp_path / "then", out=trace)
     with pytest.raises(FileRefused):
         RLM(models=ScriptedModels([])).apply(trace, tmp_path / "nowhere.txt")

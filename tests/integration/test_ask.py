@@ -216,7 +216,7 @@ def test_interrupt_closes_the_trace_and_leaves_nothing(
     assert (running.returncode, stdout) == (130, b"")
     assert b"Traceback" not in stderr
     assert re.search(
-        rb"rlm: interrupted after 1 turn, 0 sub-calls, .*; to go on:\nrlm resume t.ipynb\n", stderr
+        rb"rlm: interrupted after 1 turn, 0 sub-calls, .* To continue:\nrlm resume t.ipynb\n", stderr
     )
     notebook = nbformat.read("t.ipynb", 4)
     nbformat.validate(notebook)
@@ -268,7 +268,7 @@ def test_sigkill_leaves_a_valid_trace_and_no_container(
         (("ask", "Q", "-m", "openai/root", "-f", "/dev/zero"), 2, "neither a file nor a folder"),
         (("ask", "Q", "-m", "openai/root", "--config", "missing.json"), 2, "missing.json"),
         (("ask", "Q", "-m", "openai/root", "--max-turns", "0"), 2, "turns"),
-        (("ask", "Q", "-m", "openai/root", "--max-cost", "1"), 2, "no price is known for openai/root"),
+        (("ask", "Q", "-m", "openai/root", "--max-cost", "1"), 2, "it knows no price for openai/root"),
         (("ask", "Q", "-m", "openai/root", "--trace", "/proc/x/t.ipynb"), 1, "cannot be written"),
         (("ask", "Q", "--no-such-option"), 2, "--no-such-option"),
     ],

@@ -108,7 +108,7 @@ def test_twenty_questions_of_which_one_fails_and_one_has_a_hostile_name(
     (tmp_path / "docs" / "5.txt").write_text("x" * 5)  # the same command sees that it has changed
     again = rlm("batch", "q.jsonl", *MODEL)
     assert again.returncode == 0, again.stderr
-    assert "asked anew because they have changed" in again.stderr
+    assert "asked again because they changed" in again.stderr
     assert asked(knowing) == Counter({str(number): 1 for number in range(MANY)})
     listed = rlm("traces", "--dir", "q.results.traces", "--json")
     assert json.loads(listed.stdout)["count"] == MANY
@@ -121,7 +121,7 @@ def test_all_questions_stay_within_their_budget_and_a_larger_one_goes_on(
     done = rlm("batch", "q.jsonl", *MODEL, "--jobs", "4", "--max-tokens-all", "9000")
     assert done.returncode == 1, done.stderr
     assert "The budget of all questions is used up" in done.stderr
-    assert "With a larger one the same command goes on: rlm batch q.jsonl" in done.stderr
+    assert "With a larger budget, the same command continues: rlm batch q.jsonl" in done.stderr
     first = results(tmp_path)
     used = [row["tokens"] for row in first.values()]
     assert sum(used) <= 9_000 + max(used)
@@ -171,7 +171,7 @@ def test_ctrl_c_stops_what_runs_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "to go on:\nrlm" in told
+    assert "to continue:\nrlm" in told
     (row,) = results(tmp_path).values()
     assert row["error"]["kind"] == "Stopped"
     assert row["lost_tokens"] > 0, "the provider bills the call that was on its way"

@@ -68,7 +68,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path, monkeypatch: pytest.
         assert "a.log: 14 characters (active)" in terminal.text
     async with Terminal(*RLM, "chat") as chat:
         await chat.type("", "Ctrl-D leaves")
-        assert "as it was left" in chat.text
+        assert "as you left it" in chat.text
         await chat.type("How many lines?\r", "3 in")
         assert not re.search(r"^# Lines\r?$", chat.text, re.MULTILINE), "markdown is rendered"
         await chat.type("", "1 turn,")
@@ -83,7 +83,7 @@ async def test_init_then_chat(talk: ModelServer, log: Path, monkeypatch: pytest.
         await chat.type("How many\x1b\rlines now?\r", "3 in")
         await chat.type("", "1 turn,")
         await until(lambda: chat.text.rstrip("\b ").endswith("›"))
-        await chat.type("/undo\r", "taken back")
+        await chat.type("/undo\r", "was undone")
         await until(lambda: chat.text.rstrip("\b ").endswith("›"))
         await chat.type("\x04", "rlm stop` ends it")
         assert await chat.ended() == 0
@@ -116,7 +116,7 @@ def test_from_a_pipe_each_line_is_a_message_and_answers_are_raw(
     )
     done = rlm("chat", "-f", str(log))
     assert done.stdout == "# Lines\n\n3 in `['a.log']`\n" * 2
-    assert "There is no /nonsense" in done.stderr
+    assert "There is no command /nonsense" in done.stderr
     assert done.returncode == 0
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert "2 questions so far, the last: And now?" in rlm("chat").stderr

@@ -257,7 +257,7 @@ def test_the_disk_of_the_cache_is_full(
         script.faults[moment] = disk.fill
     done = ask(rlm, Path("t.ipynb"), "--cache")
     assert (done.returncode, answered(done.stdout)) == (0, ANSWER), done.stderr
-    assert done.stderr.count("The cache cannot be used, so this run goes on without it") == 1
+    assert done.stderr.count("The cache cannot be used, so this run continues without it") == 1
     sound(Path("t.ipynb"))
     disk.free()
     again = ask(rlm, Path("u.ipynb"), "--cache")

@@ -171,7 +171,7 @@ def test_the_image_is_deleted_between_runs_and_during_one(
     sound(Path("t.ipynb"))
     again = rlm("ask", "How long is it?", "-f", "in.txt", *MODELS, "--trace", "u.ipynb")
     assert again.returncode == 3
-    understood(again.stderr, f"The image {name} (sandbox.image) is not there", "Unset sandbox.image")
+    understood(again.stderr, f"The image {name} (sandbox.image) does not exist", "Unset sandbox.image")
     if gone == "its name":
         assert answered(done.stdout) == ANSWER
         return

@@ -135,7 +135,7 @@ async def test_a_poisoned_description_is_marked_as_the_servers_and_has_no_contro
 async def test_a_server_that_does_not_come_up_costs_its_time_and_no_more(behaviour: str) -> None:
     async with opened(s=raw(behaviour, startup=1)) as found:
         assert found.tools == {}
-        assert "The run goes on without its tools." in found.said[0]
+        assert "The run continues without its tools." in found.said[0]
     assert not servers_left()
 
 

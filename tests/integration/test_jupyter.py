@@ -126,7 +126,7 @@ def test_papermill_with_another_question_and_another_file(
     # The same path in the notebook itself is not what papermill was given.
     refused = execute(notebook, trace.parent, allow_errors=True)
     setup = next(cell for cell in refused.cells if cell.id == "setup")
-    assert "FileRefused: This kernel was not given" in text_of(setup)
+    assert "FileRefused: This kernel may not read" in text_of(setup)
 
 
 def test_a_changed_file_is_named_and_the_kernel_starts_all_the_same(trace: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def opened(trace: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         assert process.stderr is not None
         try:
             told = ""
-            while "Ctrl-C ends it" not in told:
+            while "Ctrl-C stops it" not in told:
                 line = process.stderr.readline()
                 assert line, told
                 told += line

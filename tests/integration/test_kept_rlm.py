@@ -175,7 +175,7 @@ async def test_what_cannot_be_done_is_told(isolated: Path) -> None:
         with pytest.raises(UsageError, match="empty"):
             await asking.aask(" ", "x")
         assert (await asking.aask("Well?", "x")).value == 1
-        with pytest.raises(UsageError, match="share a trace"):
+        with pytest.raises(UsageError, match="go into the same trace"):
             await asking.aask("Elsewhere?", trace="other.ipynb")
     with pytest.raises(UsageError, match="has ended"):
         await asking.aask("After?", "x")

@@ -209,8 +209,8 @@ async def test_faults_that_may_pass_are_retried_and_then_told(
         ("quota", "rate_limit", 1, "billing"),
         ("bad_request", "bad_request", 1, "sub_llm"),
         ("too_long", "too_long", 1, "smaller pieces"),
-        ("content_filter", "refused", 1, "other words"),
-        ("refusal", "refused", 1, "other words"),
+        ("content_filter", "refused", 1, "differently"),
+        ("refusal", "refused", 1, "differently"),
         ("cut_length", "empty", 1, "sub_llm.max_tokens"),
     ],
 )
@@ -689,5 +689,5 @@ async def test_the_wait_that_a_provider_asks_for_is_told_and_may_be_refused(
         make().complete(HELLO, role="sub", watch=Watch(retrying=lambda retry: bool(told.append(retry))))  # type: ignore[func-returns-value]
     )
     assert (problem.fault, problem.attempts, len(openai_env.requests)) == ("rate_limit", 1, 1)
-    assert problem.hint.startswith("Wait 3,600 s, as it asks for, or")
+    assert problem.hint.startswith("Wait 3,600 s, as the provider asks, or")
     assert told[0].asked == 3600

@@ -165,7 +165,7 @@ async def test_what_conversations_begin_with_is_read_once_and_kept(
     await prime(local_server, begins_with, said.append)
     (kept,) = set(weights.prefixes_dir().iterdir()) - before
     try:
-        assert said == ["the local model reads its instructions, once …"]
+        assert said == ["the local model reads its instructions (only once) …"]
         chat(local_server, "Something else altogether, to have the slot used for another conversation.")
         await prime(local_server, begins_with, said.append)
         assert len(said) == 1

@@ -92,7 +92,7 @@ def test_a_fault_of_our_own_closes_the_trace_and_is_told(
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     for told in (
-        "a fault of rlm_kernel's own: RecursionError: too deep",
+        "a bug in rlm_kernel: RecursionError: too deep",
         "run.ipynb",
         "1 turn",
         "rlm resume run.ipynb",

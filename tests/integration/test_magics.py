@@ -143,7 +143,7 @@ def test_a_kept_kernel_takes_the_options_of_each_question(kernel_image: Any, tmp
     assert answer(first).startswith("<Result '[1, 0]'")
     assert printed.outputs[0].text == "[1, 0] mine.ipynb int\n"
     assert answer(second).startswith("<Result '[2, 0]'"), "the type was that of one question"
-    assert "The kernel that is kept has a trace" in elsewhere.outputs[-1].traceback[0]
+    assert "The kept kernel has a trace already" in elsewhere.outputs[-1].traceback[0]
     assert "Evidence: 1 passage" in cited.outputs[-1].data["text/html"]
     assert answer(fresh).startswith("<Result '[1, ")
     assert (tmp_path / "mine.ipynb").exists()

@@ -85,7 +85,7 @@ async def test_a_text_is_an_input(folder: Path) -> None:
     async with Client(parameters) as client:
         found = await call(client, "ask", question="run: FINAL(context.upper())", text="a needle")
         assert found["answer"] == "A NEEDLE"
-        assert "no path can be read" in await refused(client, "ask", question="run: 1", paths=["a.log"])
+        assert "it cannot read paths" in await refused(client, "ask", question="run: 1", paths=["a.log"])
 
 
 async def test_a_session_keeps_its_variables_and_ends_with_its_client(folder: Path) -> None:
@@ -184,12 +184,12 @@ async def test_paths_are_read_below_the_clients_roots_alone_and_these_may_change
         path = (tmp_path / "one" / "a b.txt").as_uri()
         assert (await call(client, "search", pattern="needle", paths=[path]))["hits"]
         other = str(tmp_path / "other" / "a b.txt")
-        assert "none of the folders" in await refused(client, "search", pattern="needle", paths=[other])
+        assert "not in a folder" in await refused(client, "search", pattern="needle", paths=[other])
         roots[:] = [tmp_path / "other"]
         with pytest.warns(MCPDeprecationWarning, match="roots"):
             await client.send_roots_list_changed()
         assert (await call(client, "search", pattern="needle", paths=[other]))["hits"]
-        assert "none of the folders" in await refused(client, "search", pattern="needle", paths=[path])
+        assert "not in a folder" in await refused(client, "search", pattern="needle", paths=[path])
 
 
 async def test_money_is_counted_over_the_servers_life(folder: Path) -> None:

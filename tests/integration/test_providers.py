@@ -301,7 +301,10 @@ async def test_a_model_without_a_system_role_gets_the_instructions_in_the_first_
         "user",
         "user",
     ]
-    assert said == ["openai/root takes no system role: the instructions are part of the first message now."]
+    assert said == [
+        "openai/root does not accept the system role; rlm puts the instructions into the first "
+        "message from now on."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ async def test_after_one_ctrl_c_no_container_is_left_and_the_same_command_goes_o
     process.send_signal(signal.SIGINT)
     code, _, err = await asyncio.to_thread(ended, process)
     assert code == 130, err
-    assert "to go on:\nrlm batch" in err
+    assert "to continue:\nrlm batch" in err
     assert left_of(owners, docker_client) == []
     gate.open()
     code, _, err = await asyncio.to_thread(ended, batch(start))

@@ -74,7 +74,7 @@ async def test_no_redirect_leads_a_key_or_a_prompt_to_another_origin(
             assert (len(server.requests), error.fault) == (1, "connection"), f"{status}: {error}"
             assert KEY.encode() in server.requests[0]
         assert f"a redirect to {other.url}/v1/elsewhere, which was not followed" in error.message
-        assert "If you trust the other one, set sub_llm.api_base to" in error.hint
+        assert "If you trust the other address, set sub_llm.api_base to" in error.hint
         assert "secret=1" not in f"{error.message}{error.hint}"
     assert other.requests == []
 

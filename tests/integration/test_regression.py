@@ -264,7 +264,7 @@ def test_a_changed_prompt_of_rlm_is_told_and_the_recorded_replies_are_used(
     nbformat.write(notebook, folder / "list.ipynb")
     tested = only(RLM().test(folder))
     assert tested.verdict == "same"
-    assert any("prompt is another one" in remark for remark in tested.remarks)
+    assert any("prompt has changed" in remark for remark in tested.remarks)
 
 
 def test_a_file_that_is_missing_or_changed_fails_by_name_and_is_found_in_a_folder(
@@ -328,8 +328,8 @@ def test_the_folder_says_what_is_expected_of_a_trace(rlm: Rlm, traces: Callable[
         ('["cuont.ipynb"]\nskip = "x"\n', "count.ipynb"),
         ('["count.ipynb"]\nexpcted = 3\n', "expcted"),
         ('compare = "numbr"\n', "compare"),
-        ("compare = ", "no TOML"),
-        ("expected = 3\n", "one trace"),
+        ("compare = ", "not TOML"),
+        ("expected = 3\n", "belong to a trace"),
     ],
 )
 def test_a_wish_that_nobody_would_heed_is_refused(
@@ -362,7 +362,7 @@ def test_a_folder_cannot_have_a_model_asked(
     edit(folder / "list.ipynb", lambda cells: cells["answer"].metadata.rlm.update(text="- service-9"))
     tested = only(RLM().test(folder))
     assert tested.verdict == "failed"
-    assert "there is no judge" in tested.detail
+    assert "none is named" in tested.detail
     assert openai_env.requests == []
 
 
@@ -383,7 +383,7 @@ def test_another_model_is_asked_and_unchanged_sub_calls_are_not(
     assert speakers.asked == []
     assert tested.used.calls == tested.before.calls
     assert suite.spent.known_cost > 0
-    assert list(tested.remarks) == ["the root model is another one"]
+    assert list(tested.remarks) == ["the root model is different"]
 
 
 def test_several_models_have_a_column_each(

@@ -97,7 +97,7 @@ def test_a_tool_that_gives_something_else_now_is_told_by_what_it_changed(
     assert (answer.verdict, answer.detail) == ("differs", "without '1'; with '2'")
     cell = again(traces, tools=shop(tea=4).tools)
     assert cell.verdict == "failed"
-    assert "turn-01-a did not give what it gave then" in cell.detail
+    assert "turn-01-a gave something else than in the recording" in cell.detail
 
 
 @pytest.mark.parametrize("live", [False, True])

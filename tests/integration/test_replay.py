@@ -74,7 +74,7 @@ def test_a_trace_that_is_its_own_child_is_replayed_once(rlm: Rlm, trace: Path, r
     edit(trace, name_itself)
     done = rlm("replay", "--tree", str(trace), "--file", f"a.txt={recorded / 'a.txt'}")
     assert done.returncode == 1
-    assert done.stdout.count("this trace of a child RLM is one that it belongs to") == 1
+    assert done.stdout.count("this trace of a child RLM is its own ancestor") == 1
 
 
 def containers(client: Any) -> set[str]:
@@ -227,7 +227,7 @@ def test_a_missing_or_changed_file_is_named_before_any_cell_runs(
 def test_what_cannot_be_replayed_is_said(rlm: Rlm, recorded: Path, tmp_path: Path) -> None:
     for arguments, said in (
         (["none.ipynb"], "There is no trace"),
-        ([str(recorded / "a.txt")], "no notebook"),
+        ([str(recorded / "a.txt")], "not a notebook"),
         ([str(recorded / "t.ipynb"), "--until", "turn-09-a"], "no cell turn-09-a"),
         ([str(recorded / "t.ipynb"), "--file", "nothing"], "NAME=PATH"),
         ([str(recorded / "t.ipynb"), "--file", "b.txt=/x"], "b.txt"),

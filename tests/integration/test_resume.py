@@ -143,7 +143,7 @@ def test_a_limit_that_was_reached_is_raised_and_the_run_goes_on(
     assert len([request for request in openai_env.requests if request.model == "sub"]) == 2
     again = rlm("resume", "t.ipynb")
     assert again.returncode == 2
-    assert "has its answer" in again.stderr
+    assert "has an answer" in again.stderr
 
 
 def test_what_could_not_be_restored_is_said_to_the_model(
@@ -241,13 +241,13 @@ def test_a_further_question_is_asked_in_a_fork_of_the_whole(
 def test_what_cannot_be_taken_up_is_said(
     answered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="has its answer: there is nothing to resume"):
+    with pytest.raises(UsageError, match="has an answer, so there is nothing to resume"):
         RLM().resume(answered)
-    with pytest.raises(UsageError, match="has its answer"):
+    with pytest.raises(UsageError, match="has an answer"):
         RLM().fork(answered)
     with pytest.raises(UsageError, match="no cell turn-07"):
         RLM().fork(answered, at="turn-07")
-    with pytest.raises(UsageError, match="a notebook of its own"):
+    with pytest.raises(UsageError, match="its own notebook"):
         RLM(models=Story()).fork(answered, "And?", out=answered)
     with pytest.raises(UsageError, match="scripted models"):
         RLM().fork(answered, "And?", out=tmp_path / "x.ipynb")

@@ -83,7 +83,7 @@ async def test_files_variables_and_conversation_survive_the_command(log: Path) -
         assert (await kept.ask(f"run: {code}")).answer == "2"
     assert (await look_at()).buffers == {"count": 1, "characters": 2_000}
     async with session(talk, changes={"memory_compaction.enabled": False}) as kept:
-        assert "as it was left" in kept.opened[0]
+        assert "as you left it" in kept.opened[0]
         assert (
             await kept.ask("run: FINAL(lines[1] + ' of ' + context[:5])")
         ).answer == "second line of first"
@@ -145,7 +145,7 @@ async def test_a_session_that_another_version_began_is_rebuilt_and_its_container
     (folder / "session.json").write_bytes(OTHERS[other])
     assert (await look_at()).condition == "idle", "to look at it ends nothing"
     async with session() as kept:
-        assert kept.opened[0].startswith("It was begun by another version of rlm_kernel. "), kept.opened
+        assert kept.opened[0].startswith("It was started by another version of rlm_kernel. "), kept.opened
         assert "\n" not in kept.opened[0]
         assert (await kept.ask("run: FINAL(told + ', ' + context[:5])")).answer == "echo only once, first"
     assert not folder.exists()
@@ -173,7 +173,7 @@ async def test_a_session_of_another_image_with_the_same_protocol_is_joined(
 
     monkeypatch.setattr(environment, "find_or_build_image", another)
     async with session() as kept:
-        assert "as it was left" in kept.opened[0]
+        assert "as you left it" in kept.opened[0]
         assert (await kept.ask("run: FINAL(str(x + 1))")).answer == "42"
 
 
@@ -370,7 +370,7 @@ async def test_a_command_that_is_killed_loses_nothing_of_the_session(log: Path) 
     await asyncio.to_thread(be_killed)
     talk = Talk()
     async with session(talk) as kept:
-        assert "as it was left" in kept.opened[0]
+        assert "as you left it" in kept.opened[0]
         assert (await kept.ask("run: FINAL(str(x + y))")).answer == "42"
         assert [answer for _, answer in kept.conversation()] == ["kept", None, "42"]
     nbformat.validate(read_trace(kept.trace).node)

@@ -315,7 +315,7 @@ def test_the_commands_take_a_file_of_tools(tmp_path: Path, rlm: Rlm, openai_env:
     assert (told["answer"], told["tool_calls"]) == (5, 1)
     wrong = rlm("ask", "What?", "--tools", str(tmp_path / "gone.py"))
     assert wrong.returncode == 2
-    assert "no file of Python" in wrong.stderr
+    assert "not a Python file" in wrong.stderr
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

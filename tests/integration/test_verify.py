@@ -114,14 +114,14 @@ def _in_report(ending: str, old: str, new: str) -> Callable[[Path], None]:
 
 BESIDE: list[tuple[str, Callable[[Path], None], str, str, str]] = [
     ("file-byte", _byte, "files", "a.txt has changed: its size is the same, its sha256 is not", ""),
-    ("file-line-endings", _crlf, "files", "Only its line endings are others", ""),
+    ("file-line-endings", _crlf, "files", "Only its line endings differ", ""),
     ("prompts", _prompts, "prompts", "file of prompts", ""),
     ("prompts-seal", _prompts, "seal", "the file of prompts was changed", ""),
     ("prompts-gone", lambda trace: next(trace.parent.glob("*.zst")).unlink(), "seal", "the file of prompts is not there", ""),
     ("child-answer", _of_child(said("answer", "206", "9")), "children", "answer: the text was changed", ""),
     ("child-resealed", _of_child(said("answer", "206", "9"), sealed=True), "seal", "the trace of the child RLM", ""),
-    ("child-record", _of_child(lambda node: cell(node, "answer")["metadata"]["rlm"].update(text="9")), "children", "is not that which the call", ""),
-    ("child-gone", lambda trace: next((trace.parent / "t.children").glob("*.ipynb")).unlink(), "children", "is not there", ""),
+    ("child-record", _of_child(lambda node: cell(node, "answer")["metadata"]["rlm"].update(text="9")), "children", "is not the one that the call", ""),
+    ("child-gone", lambda trace: next((trace.parent / "t.children").glob("*.ipynb")).unlink(), "children", "does not exist", ""),
     ("html", _in_report(".html", "3 March", "4 March"), "report", "t.html: line", ".html"),
     ("md", _in_report(".md", "3 March", "4 March"), "report", "t.md: line", ".md"),
     ("jsonl", _in_report(".jsonl", "About when?", "Never"), "report", "(turn-02-a ", ".jsonl"),

@@ -40,7 +40,7 @@ class FakeSession:
         self.folder = SessionFolder(Path(".rlm_state"))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self.settings = Settings.model_validate({"root_llm": {"model": "some/root"}})
-        self.opened = ["The kernel is as it was left."]
+        self.opened = ["The kernel is as you left it."]
         self.asked: list[str] = []
         self.loaded: list[str] = []
         self.stopped = False
@@ -89,7 +89,7 @@ class FakeSession:
 
     async def undo(self) -> str:
         if not self._talk:
-            raise UsageError("There is no question to take back.", hint="Ask one first.")
+            raise UsageError("There is no question to undo.", hint="Ask one first.")
         self._talk.pop()
         return "It was taken back."
 

@@ -110,7 +110,7 @@ def test_every_command_ends_with_a_message(
     code = run(command, monkeypatch)
     out, err = capfd.readouterr()
     assert code == 1, (out, err)
-    assert "This is a fault of rlm_kernel's own: RecursionError: too deep" in err
+    assert "This is a bug in rlm_kernel: RecursionError: too deep" in err
     assert "rlm --debug" in err
     assert "Traceback" not in out + err
 
@@ -123,7 +123,7 @@ def test_whatever_is_raised_is_told_in_a_few_words(
     assert run("gc", monkeypatch) == 1
     _, err = capfd.readouterr()
     assert err.startswith("rlm: ")
-    assert ("No space left on device." if kind == "file" else "a fault of rlm_kernel's own") in err
+    assert ("No space left on device." if kind == "file" else "a bug in rlm_kernel") in err
     assert "Traceback" not in err
     assert len(err) < 1000
 
@@ -191,7 +191,7 @@ async def test_a_run_that_fails_of_anything_closes_its_trace(kind: str, writer: 
     nbformat.validate(notebook)
     about = notebook.metadata.rlm
     assert (about.status, about.stop_reason, about.totals.turns) == ("finished", "error", 3)
-    assert about.detail.endswith("To go on: rlm resume run.ipynb")
+    assert about.detail.endswith("To continue: rlm resume run.ipynb")
 
 
 async def test_a_cell_that_cannot_be_written_does_not_keep_a_trace_open(writer: NotebookWriter) -> None:
@@ -247,7 +247,7 @@ def test_the_python_class_raises_errors_of_ours_alone(
     use: Callable[[RLM], Any], inner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inner, failing(Panic("broke")))
-    with pytest.raises(RLMError, match="a fault of rlm_kernel's own: Panic: broke"):
+    with pytest.raises(RLMError, match="a bug in rlm_kernel: Panic: broke"):
         use(RLM(models=ScriptedModels([])))
 
 

@@ -25,5 +25,5 @@ def test_an_answer_type_that_is_too_deep_is_refused(depth: int) -> None:
     kind: Any = str
     for _ in range(depth):
         kind = list[kind]
-    with pytest.raises(UsageError, match=r"cannot be of th.*nested"):
+    with pytest.raises(UsageError, match="nested"):
         RLM(root_model="openai/x").ask("What?", answer_type=kind)

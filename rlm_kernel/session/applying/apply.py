@@ -102,7 +102,9 @@ async def apply(
     again = RunAgain(config_file, changes or {}, {}, False, models)
     target = trace_path(again.settings(trace, live=False), asked[0].text, out)
     if target == trace.path:
-        raise UsageError("This needs a notebook of its own.", hint="Name another file with --trace.")
+        raise UsageError(
+            "rlm apply cannot write into the trace that it applies.", hint="Name another file with --trace."
+        )
     try:
         plan = await asyncio.to_thread(_planned, trace, asked, context, files or {}, target)
         plan = replace(plan, choices=Choices(root, reuse))
@@ -121,14 +123,15 @@ def _chosen(trace: TraceFile, number: int | None) -> Sequence[OldQuestion]:
     found = questions_of(trace)
     if not any(turn.cells or turn.reply for one in found for turn in one.turns):
         raise UsageError(
-            f"{trace.path} has no turn of a root model: there is no code to apply.",
-            hint="Give the trace of a run that has an answer: rlm traces",
+            f"{trace.path} has no turn of a root model, so there is no code to apply.",
+            hint="Give the trace of a run that has an answer. To list traces: rlm traces",
         )
     if number is None:
         return found
     if not 1 <= number <= len(found):
         raise UsageError(
-            f"The trace has no question {number}.", hint=f"It has {len(found)}, from 1: rlm show {trace.path}"
+            f"The trace has no question {number}.",
+            hint=f"It has {len(found)}, numbered from 1. To see them: rlm show {trace.path}",
         )
     return found[:number]
 
@@ -141,10 +144,12 @@ def _planned(
     Raises UsageError, FileRefused, TraceError.
     """
     if context is None and not files:
-        raise UsageError("There is no new input.", hint="Give it: rlm apply TRACE -f FILE")
+        raise UsageError("There is no new input.", hint="Give the new files: rlm apply TRACE -f FILE")
     given = _as_paths(context)
     if given is None and files:
-        raise UsageError("The new input is an object: it has no files.", hint="Give the one or the other.")
+        raise UsageError(
+            "The new input is an object, which has no files.", hint="Give either an object or files."
+        )
     inputs = gather(context if given is None else [*given, *files.values()], target)
     check_readable(inputs.paths)
     if inputs.made:

@@ -145,7 +145,7 @@ def counterparts(old: Sequence[FileMeta], new: Sequence[New], given: Mapping[str
     for name, one in given.items():
         meta = file_named(name, list(old))
         if meta not in left or one not in free:
-            raise UsageError(f"{name} was given twice.", hint="Give each file of the trace once: -f OLD=NEW")
+            raise UsageError(f"{name} is named twice.", hint="Give each file of the trace once: -f OLD=NEW")
         pair(meta, one)
     if len(left) == len(free) == 1 and left[0].directory == free[0].directory:
         pair(left[0], free[0])

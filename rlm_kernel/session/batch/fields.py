@@ -66,12 +66,12 @@ def draft(values: Mapping[str, Any], base: Path, *, cells: bool = False) -> Draf
     question = values.get("question")
     if not isinstance(question, str) or not question.strip():
         raise UsageError(
-            'its "question" is no text' if question else 'it has no "question"',
+            'its "question" is not a text' if question else 'it has no "question"',
             hint="" if question else f"It has: {', '.join(map(str, values))[:200] or 'nothing'}.",
         )
     schema = values.get("schema")
     if schema is not None and not isinstance(schema, Mapping):
-        raise UsageError('its "schema" is no JSON schema')
+        raise UsageError('its "schema" is not a JSON schema')
     return Draft(
         checked_id(values.get("id", values.get("custom_id"))),
         question,
@@ -122,7 +122,7 @@ def _context(values: Mapping[str, Any], base: Path) -> Context:
         raise UsageError(f"it has {' and '.join(given)}: give one of them")
     if given and given[0] != "files":
         if given[0] == "text" and not isinstance(values["text"], str):
-            raise UsageError('its "text" is no text')
+            raise UsageError('its "text" is not a text')
         return values[given[0]]
     named = values.get("files") or []
     named = [named] if isinstance(named, str | os.PathLike) else named
@@ -147,13 +147,13 @@ def _changes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of this question alone, by dotted name. Raises UsageError."""
     limits, settings = values.get("limits") or {}, values.get("settings") or {}
     if not isinstance(limits, Mapping) or not isinstance(settings, Mapping):
-        raise UsageError('its "limits" or "settings" are no JSON object')
+        raise UsageError('its "limits" or "settings" are not a JSON object')
     changes = {**settings, **{f"limits.{name}": value for name, value in limits.items()}}
     known = _own_settings() if changes else ()
     for key in changes:
         if key not in known:
             raise UsageError(
-                f"a question of a batch has no setting {key!r} of its own",
+                f"setting {key!r} cannot be set for a single question",
                 hint=did_you_mean(nearest(key, known)),
             )
     return {key: "none" if value is None else value for key, value in changes.items()}
@@ -182,15 +182,16 @@ def filled(question: str, values: Mapping[str, Any]) -> str:
                 return match[0]
             near = nearest(name, map(str, values))
             raise UsageError(
-                f"the question has {{{name}}}, and there is no such column",
-                hint=f"{did_you_mean(near)} {{{{{name}}}}} is {{{name}}} as it stands.".strip(),
+                f"there is no value for {{{name}}} in the question",
+                hint=f"{did_you_mean(near)} There are: {', '.join(f'{{{one}}}' for one in values)[:300]}. "
+                f"Write {{{{{name}}}}} for a literal {{{name}}}.".strip(),
             )
         value = values[name]
         text = value if isinstance(value, str) else _told(value)
         if len(text) > MAX_FILLED:
             raise UsageError(
-                f"{{{name}}} has {len(text):,} characters: too many for a question",
-                hint=f"Leave {{{name}}} out; the code has all of the row as `context`.",
+                f"{{{name}}} has {len(text):,} characters, which is too much for a question",
+                hint=f"Remove {{{name}}} from the question: the code has the whole row as `context`.",
             )
         return text
 

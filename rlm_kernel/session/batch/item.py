@@ -15,9 +15,9 @@ from rlm_kernel.session.result import Result
 class Item:
     """A question of a batch.
 
-    `id` is its own in the batch, and a possible name of a file. `context` as of `RLM.ask`. `schema`: a JSON
-    schema that the answer must fit. `changes`: settings of this question alone, by dotted name. Everything in
-    it can be pickled.
+    `id`: unique in the batch, and usable as the name of a file. `context`: as for `RLM.ask`. `schema`: a JSON
+    schema that the answer must match. `changes`: settings only for this question, by dotted name. An item can
+    be pickled.
     """
 
     id: str
@@ -31,8 +31,8 @@ class Item:
 class Failure:
     """Why a question has no result.
 
-    `kind`: the name of the error's class (`rlm_kernel.errors`); `passing`: it may go well another time, so
-    that `--retry-failed` asks it again.
+    `kind`: the name of the error's class (`rlm_kernel.errors`). `passing`: the reason may be temporary, so
+    `--retry-failed` asks the question again.
     """
 
     kind: str
@@ -43,10 +43,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a question: a result, which may be without an answer, or a failure.
+    """A finished question: it has a result, which may be without an answer, or a failure.
 
-    `trace`: where its notebook is, if it has one; `seconds` from its start to its end; `node`: the machine
-    that answered it, "" for this one.
+    `trace`: path of its notebook, if it has one. `seconds`: from its start to its end. `node`: the machine
+    that answered it; "" for this machine.
     """
 
     item: Item
@@ -58,5 +58,5 @@ class Done:
 
     @property
     def value(self) -> Any:
-        """The answer as data, of the `answer_type` if there is one; None where there is none."""
+        """The answer as data, which has the `answer_type` if one was given; None if there is no answer."""
         return None if self.result is None else self.result.value

@@ -50,7 +50,9 @@ class Mapped:
 
     def _begin(self) -> None:
         if self._begun:
-            raise UsageError("The answers can be gone through once.", hint="Call map() again.")
+            raise UsageError(
+                "The answers can be iterated only once.", hint="Call map() again for another pass."
+            )
         self._begun = True
 
     async def _all(self) -> AsyncGenerator[Done, None]:

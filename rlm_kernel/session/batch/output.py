@@ -97,12 +97,13 @@ def files_of_all(files: Sequence[Path | str] | None) -> list[Path]:
     given = [Path(one) for one in files or ()]
     if Path("-") in given:
         raise UsageError(
-            "Standard input cannot be a file of every question.", hint="Save it in a file first."
+            "-f cannot take standard input here: every question would have to read it.",
+            hint="Save it in a file first.",
         )
     for one in given:
         if inherited_pipe(one):
             raise UsageError(
-                f"What a command writes cannot be a file of every question: {one}.",
+                f"-f cannot take the output of a command here: {one}. Every question would have to read it.",
                 hint="Save it in a file first.",
             )
     return [one.expanduser().absolute() for one in expand(given, Path())]

@@ -33,6 +33,9 @@ _MEMBERS = 10_000
 """Files of a folder that are looked at."""
 _NO_QUESTIONS = 20
 """Bad lines at the beginning, and no good one, after which a file is none of questions."""
+_FILE = 'A file of questions has a JSON object on each line: {"id": "a", "question": "…", "files": ["a.pdf"]}'
+_TABLE = "Check the table. Name only columns that it has: {column} in the question, --id COLUMN."
+"""What to do where no line is a question."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9])?")
 _NONE = object()
 
@@ -76,7 +79,7 @@ def of_file(path: Path) -> Drafts:
     """
     base = Path.cwd() if path == STDIN else path.absolute().parent
     cells = path.suffix.lower() in (".csv", ".tsv")
-    yield from _some_good(_drafts(read_rows(path), lambda row: draft(row, base, cells=cells)), path)
+    yield from _some_good(_drafts(read_rows(path), lambda row: draft(row, base, cells=cells)), path, _FILE)
 
 
 def for_rows(question: str, path: Path, id_column: str | None = None) -> Drafts:
@@ -86,11 +89,11 @@ def for_rows(question: str, path: Path, id_column: str | None = None) -> Drafts:
 
     def of_row(values: Mapping[str, Any]) -> Draft:
         if id_column is not None and id_column not in values:
-            raise UsageError(f"it has no column {id_column!r}", hint=f"It has: {', '.join(values)[:300]}.")
+            raise UsageError(f"there is no column {id_column!r}", hint=f"It has: {', '.join(values)[:300]}.")
         given = None if id_column is None else checked_id(values[id_column])
         return Draft(given, filled(question, values), dict(values))
 
-    yield from _some_good(_drafts(read_rows(path), of_row), path)
+    yield from _some_good(_drafts(read_rows(path), of_row), path, _TABLE)
 
 
 def for_each(question: str, patterns: Sequence[str]) -> Drafts:
@@ -145,13 +148,13 @@ def _refuse_one(what: str, given: Any) -> None:
     """Raises UsageError."""
     if isinstance(given, str | bytes | Mapping | Item | os.PathLike) or not isinstance(given, Iterable):
         raise UsageError(
-            f"The {what} are to be a list, or to come one after the other, and are a "
-            f"{type(given).__name__}: {str(given)[:100]!r}.",
-            hint="Put a single one in a list; files of questions are read by rlm batch.",
+            f"The {what} must be a list or another iterable, not a {type(given).__name__}: "
+            f"{str(given)[:100]!r}.",
+            hint="Put a single one into a list. To ask the questions in a file, use rlm batch.",
         )
     if is_table(given) and hasattr(given, "columns"):
         raise UsageError(
-            f"The {what} are a table, which gives its columns one after the other.",
+            f"The {what} are a table, and iterating over a table gives its columns.",
             hint="Give its rows: to_dict('records') of pandas, to_dicts() of polars, to_pylist() of Arrow.",
         )
 
@@ -161,7 +164,10 @@ def _each(questions: Iterable[Any], contexts: Iterable[Any] | None) -> Drafts:
     for number, one in enumerate(questions, 1):
         context = None
         if given is not None and (context := next(given, _NONE)) is _NONE:
-            raise UsageError(f"Question {number} has no context: there are fewer contexts.")
+            raise UsageError(
+                f"Question {number} has no context: there are fewer contexts than questions.",
+                hint="Give one context for each question, or leave `contexts` out.",
+            )
         try:
             made = _of_program(one)
         except UsageError as error:
@@ -206,7 +212,7 @@ def entries(drafts: Drafts, by: str = "", *, compared: bool = True, common: Comm
             made[id_] += 1
             id_ = f"{id_}-{made[id_]}" if made[id_] > 1 else id_
         if (key := key_of(id_)) in seen:
-            yield BadLine(number, f"its id {str(id_)[:100]!r} was there before.")
+            yield BadLine(number, f"its id {str(id_)[:100]!r} is used twice.")
             continue
         seen.add(key)
         item = Item(name_of(id_), given.question, given.context, given.schema, given.changes)
@@ -238,7 +244,7 @@ def _drafts(rows: Iterator[Any], make: Callable[[Mapping[str, Any]], Draft]) -> 
             yield BadLine(row.number, _why(error))
 
 
-def _some_good(drafts: Drafts, path: Path) -> Drafts:
+def _some_good(drafts: Drafts, path: Path, hint: str) -> Drafts:
     """The drafts, unless there is nothing but bad lines. Raises UsageError."""
     bad: list[BadLine] = []
     for one in drafts:
@@ -252,12 +258,8 @@ def _some_good(drafts: Drafts, path: Path) -> Drafts:
             break
     name = "Standard input" if path == STDIN else str(path)
     if not bad:
-        raise UsageError(f"{name} is empty: there are no questions.")
-    raise UsageError(
-        f"There is no question in {name}. Line {bad[0].number}: {bad[0].why}",
-        hint="A file of questions has a JSON object on each line: "
-        '{"id": "a", "question": "…", "files": ["a.pdf"]}',
-    )
+        raise UsageError(f"{name} is empty: there are no questions.", hint=hint)
+    raise UsageError(f"There is no question in {name}. Line {bad[0].number}: {bad[0].why}", hint=hint)
 
 
 def _why(error: RLMError) -> str:

@@ -38,7 +38,7 @@ UNFIT_SECONDS = 30.0
 OPEN_SECONDS = 300.0
 """For a worker to be ready: its image may have to be built."""
 _CLOSE_SECONDS = 30.0
-_AGAIN = "Type the same command again: it goes on where it was."
+_AGAIN = "Type the same command again: it continues where it stopped."
 
 
 class Lost(Exception):
@@ -212,7 +212,7 @@ class Cluster:
         try:
             spent: Spent = await self.call(self.shared, "spent")
         except Lost as error:
-            self._break(SetupError(f"The actor that holds the budget is lost: {error}", hint=_AGAIN))
+            self._break(SetupError(f"The actor that keeps the budget is lost: {error}", hint=_AGAIN))
             assert self.broken is not None
             raise self.broken from error
         return spent
@@ -260,7 +260,7 @@ class Cluster:
         self._unfit[node] = until, error
         why = " ".join(error.message.split())[:500]
         hint = f" {error.hint}" if error.hint else ""
-        self._say(f"{name or 'A node'} answers no questions for now: {why}{hint}")
+        self._say(f"{name or 'A node'} answers no more questions for now: {why}{hint}")
 
     def _break(self, error: RLMError) -> None:
         self.broken = self.broken or error
@@ -297,8 +297,8 @@ class Cluster:
         if not alive:
             self._break(
                 SetupError(
-                    "No node of the Ray cluster can have a worker.",
-                    hint=f"A node needs a CPU of Ray's, or the resource {RESOURCE}: "
+                    "No node of the Ray cluster can run a worker.",
+                    hint=f"A node needs a CPU that Ray can assign, or the resource {RESOURCE}: "
                     f"ray start … --resources '{{\"{RESOURCE}\": 1}}'",
                 )
             )
@@ -350,9 +350,9 @@ def _not_begun(node: str, error: BaseException) -> RLMError:
     if isinstance(error, TimeoutError):
         return SetupError(
             f"The worker on node {node[:8]} was not ready within {OPEN_SECONDS:g} s.",
-            hint="Type `rlm doctor` on that node: a kernel image that is still to be built takes minutes.",
+            hint="Type `rlm doctor` on that node: building a missing kernel image takes minutes.",
         )
     return SetupError(
-        f"A worker could not begin on node {node[:8]} of the cluster: {first_line(error)}",
-        hint="Each node needs rlm-kernel[ray], in the same versions, in the Python that runs Ray.",
+        f"A worker could not start on node {node[:8]} of the cluster: {first_line(error)}",
+        hint="Install the same version of rlm-kernel[ray] on each node, in the Python that runs Ray.",
     )

@@ -175,8 +175,8 @@ class RayEngine:
                     self._cluster.put_aside(handle, unfit.error)
             if lost >= TRIES or blame >= BLAME:
                 raise WorkerLost(
-                    f"{lost} workers of the cluster have ended while they answered this question.",
-                    hint="It may be what ends them: ask it by itself, without the cluster, and look at the "
+                    f"{lost} workers of the cluster ended while they answered this question.",
+                    hint="This question may be the cause: ask it alone, without the cluster, and watch the "
                     "memory of its node.",
                 )
 
@@ -281,7 +281,7 @@ class RayEngine:
         while at < member.size:
             block = await self._cluster.of(handle, "read", run, member.name, at)
             if not block:
-                raise Lost("A file of a trace is not whole any more.")
+                raise Lost("A file of a trace is incomplete.")
             await asyncio.to_thread(home.write, member, at, block)
             at += len(block)
 

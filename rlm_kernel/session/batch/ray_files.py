@@ -137,7 +137,9 @@ class Store:
         try:
             base.mkdir(mode=0o700, exist_ok=True)
             if not (system.is_own(base.lstat()) and not base.is_symlink()):
-                raise SetupError(f"{base} is another user's.", hint="Set TMPDIR on that node.")
+                raise SetupError(
+                    f"{base} belongs to another user.", hint="Set TMPDIR to another folder on that node."
+                )
             self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=base))
             self._owned = os.open(self.folder / "new", os.O_RDWR | os.O_CREAT, 0o600)
             system.lock(self._owned)
@@ -195,10 +197,10 @@ class Store:
                 path.touch()
             if not path.is_file() or digest_of(path) != member.digest:
                 _remove(place)
-                raise FileRefused("A file has changed while it was sent.", hint="Ask this question again.")
+                raise FileRefused("A file changed while rlm sent it.", hint="Ask this question again.")
         whole = _digest_of_folder(members) if directory else members[0].digest
         if whole != digest:
-            raise FileRefused("What was sent is not what it was said to be.")
+            raise FileRefused("The received file does not match its digest.")
         _open_to_container(place)
         os.replace(place, self.path(digest))
         with self._lock:
@@ -276,7 +278,7 @@ class Home:
         """A piece of a file. Raises TraceNotWritten, TraceError."""
         path = _below(self._folder, member.name)
         if at + len(block) > member.size:
-            raise TraceError(f"The file {member.name} of a trace is longer than it was said to be.")
+            raise TraceError(f"The file {member.name} of a trace is longer than announced.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("r+b" if at else "wb") as file:
@@ -291,7 +293,7 @@ class Home:
         """
         for member in members:
             if digest_of(_below(self._folder, member.name)) != member.digest:
-                raise TraceError(f"The file {member.name} of a trace was damaged on its way home.")
+                raise TraceError(f"The file {member.name} of a trace was damaged in transit.")
         try:
             for name in sorted(os.listdir(self._folder), key=lambda name: name == self._trace.name):
                 place = self._trace.with_name(name)
@@ -313,13 +315,13 @@ def _below(folder: Path, name: str) -> Path:
     """A place in the folder. Raises FileRefused for one outside it: the name comes from another machine."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\0" in name:
-        raise FileRefused(f"{name[:200]!r} is no place in a folder.")
+        raise FileRefused(f"{name[:200]!r} is not a path inside a folder.")
     return folder.joinpath(*pure.parts)
 
 
 def _checked(name: str, *, any_: bool = False) -> str:
     if not (re.fullmatch(r"[0-9a-f]{32}", name) if any_ else _DIGEST.fullmatch(name)):
-        raise FileRefused(f"{name[:100]!r} is no digest.")
+        raise FileRefused(f"{name[:100]!r} is not a digest.")
     return name
 
 

@@ -17,8 +17,8 @@ from rlm_kernel.errors import RLMError, SetupError, UsageError
 RESOURCE = "rlm"
 """A node's own resource that has workers on it; where no node has it, all with a CPU have one."""
 _TOKEN = (
-    "Where the cluster has a token, set RAY_AUTH_MODE=token, and have its token here: ~/.ray/auth_token of "
-    "its head, or RAY_AUTH_TOKEN."
+    "If the cluster uses a token, set RAY_AUTH_MODE=token, and copy the token to this machine: from "
+    "~/.ray/auth_token of the head node, or as RAY_AUTH_TOKEN."
 )
 """Ray sends it to the address that it is told only then."""
 
@@ -57,7 +57,7 @@ def join(ray: Any, address: str | None) -> None:
             if configured:
                 raise SetupError(
                     f"There is no Ray cluster at {configured} (RAY_ADDRESS).",
-                    hint="Start one (`ray start --head`), or unset RAY_ADDRESS for one on this machine. "
+                    hint="Start one (`ray start --head`), or unset RAY_ADDRESS to start one on this machine. "
                     f"{_TOKEN}",
                 )
         if address is None:
@@ -71,10 +71,10 @@ def join(ray: Any, address: str | None) -> None:
         hint = (
             "All nodes and this machine need the same versions of Ray and of Python."
             if "ersion" in said
-            else "`ray status` on a node says whether it runs. ray:// wants the port of Ray Client's server "
+            else "`ray status` on a node says whether it runs. ray:// needs the port of Ray Client's server "
             f"(10001, not 6379). {_TOKEN}"
         )
-        raise SetupError(f"The Ray cluster cannot be joined: {said}", hint=hint) from error
+        raise SetupError(f"Cannot connect to the Ray cluster: {said}", hint=hint) from error
 
 
 def _join_as_client(ray: Any, address: str, quiet: dict[str, Any]) -> None:

@@ -287,7 +287,7 @@ async def _told(work: Any, *given: Any) -> Told | None:
     except OSError as error:
         return Told.of(
             SetupError(
-                f"A node of the cluster takes no files: {error.strerror or error}.",
+                f"A node of the cluster cannot store files: {error.strerror or error}.",
                 hint="Free some space in its folder for temporary files (TMPDIR).",
             )
         )

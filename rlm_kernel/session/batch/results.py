@@ -86,14 +86,14 @@ class Results:
             if path.exists() and not path.is_file():
                 raise UsageError(
                     f"The results cannot go to {path}, which is a {'folder' if path.is_dir() else 'device'}.",
-                    hint="Give --out the name of a file that ends in .jsonl.",
+                    hint="Give --out the name of a file that ends with .jsonl.",
                 )
             new = not path.exists()
             made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
             raise UsageError(
                 f"The results cannot be written to {path}: {error.strerror or error}.",
-                hint="Give another file with --out.",
+                hint="Name another file with --out.",
             ) from error
         results = cls(path, os.fdopen(made, "r+b"))
         results._new = new
@@ -119,7 +119,7 @@ class Results:
             if not system.lock(self._file.fileno()):
                 raise UsageError(
                     f"Another process is writing to {self.path}.",
-                    hint="Wait for it, or give another file with --out.",
+                    hint="Wait for it, or name another file with --out.",
                 )
         try:
             self._read()
@@ -132,8 +132,8 @@ class Results:
             row = _row(line)
             if row is None and self._end == 0 and not _begins_a_row(line):
                 raise UsageError(
-                    f"{self.path} is no file of results, and is left as it is.",
-                    hint="Give another file with --out.",
+                    f"{self.path} is not a results file; rlm did not change it.",
+                    hint="Name another file with --out.",
                 )
             if not line.endswith(b"\n"):
                 self._finish(line, whole=row is not None)
@@ -228,7 +228,7 @@ class Results:
                 self._file.truncate(self._end)
             raise TraceNotWritten(
                 f"The results cannot be written to {self.path}: {error.strerror or error}.",
-                hint="Free some space or see what became of the file; the same command goes on from there.",
+                hint="Free some space or check the file; the same command continues from there.",
             ) from error
 
 

@@ -108,7 +108,7 @@ def _opened(path: Path) -> IO[bytes]:
             return sys.stdin.buffer
     if path.is_dir():
         raise UsageError(
-            f"{path} is a folder.", hint="For a question about each file in it: --each 'FOLDER/**/*'"
+            f"{path} is a folder.", hint="To ask a question about each file in it: --each 'FOLDER/**/*'"
         )
     if path.suffix.lower() == ".gz":
         return io.BufferedReader(gzip.open(path))
@@ -170,9 +170,9 @@ def _object(number: int, text: str) -> Row | BadLine:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return BadLine(number, f"it is no JSON: {_short(error)}.")
+        return BadLine(number, f"it is not JSON: {_short(error)}.")
     if not isinstance(value, dict):
-        return BadLine(number, 'it is no JSON object, such as {"question": "…"}.')
+        return BadLine(number, 'it is not a JSON object, such as {"question": "…"}.')
     return Row(number, value)
 
 
@@ -184,8 +184,9 @@ def _array(first: str, lines: Iterator[tuple[int, bytes | str] | BadLine]) -> li
     for line in lines:
         if isinstance(line, BadLine) or size > MAX_ARRAY:
             raise UsageError(
-                "The file is one JSON array, and too large to be read as a whole.",
-                hint="Make it JSON lines, an object on each line: jq -c '.[]' FILE.json > FILE.jsonl",
+                "The file is one JSON array that is too large to read at once.",
+                hint="Convert it to JSON Lines, with one object on each line: jq -c '.[]' FILE.json > "
+                "FILE.jsonl",
             )
         raw = line[1]
         parts.append(raw if isinstance(raw, str) else raw.decode("utf-8", "replace"))
@@ -194,11 +195,11 @@ def _array(first: str, lines: Iterator[tuple[int, bytes | str] | BadLine]) -> li
         values = json.loads("".join(parts))
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"The file begins as a JSON array and is none: {_short(error)}.",
+            f"The file looks like a JSON array but is not valid JSON: {_short(error)}.",
             hint="A file of questions has one JSON object on each line.",
         ) from None
     return [
-        Row(number, value) if isinstance(value, dict) else BadLine(number, "it is no JSON object.")
+        Row(number, value) if isinstance(value, dict) else BadLine(number, "it is not a JSON object.")
         for number, value in enumerate(values, 1)
     ]
 
@@ -214,11 +215,11 @@ def _csv(lines: Iterator[tuple[int, bytes | str] | BadLine], delimiter: str) -> 
         names = [name.strip() for name in next(rows, [])]
     except csv.Error as error:
         raise UsageError(
-            f"The first line of the table names no columns: {_short(error)}.",
-            hint="Lines that end in a carriage return alone: tr '\\r' '\\n' < FILE > NEW",
+            f"The first line of the table does not name the columns: {_short(error)}.",
+            hint="If its lines end with a carriage return only: tr '\\r' '\\n' < FILE > NEW",
         ) from error
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:
-        raise UsageError(f"The table has the column {twice[0][:100]!r} twice.", hint="Rename one of them.")
+        raise UsageError(f"The table has two columns named {twice[0][:100]!r}.", hint="Rename one of them.")
     for number in itertools.count(1):
         try:
             cells = next(rows)
@@ -264,7 +265,7 @@ def _parquet(path: Path) -> Iterator[Row | BadLine]:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise SetupError(
-            "Parquet files are read with pyarrow, which is not installed.",
+            "rlm reads Parquet files with pyarrow, which is not installed.",
             hint="pip install pyarrow, or give the table as .csv or .jsonl.",
         ) from error
     number = 0

@@ -232,7 +232,7 @@ class Batch:
                         ended = error
                         continue
                     if done.result is not None and done.result.stop_reason == BATCH:
-                        ended = ended or self._used_up() or _over("what is left is too little for a call")
+                        ended = ended or self._used_up() or _over("the rest is too little for another call")
                     yield done
                     self._check(done)
         finally:
@@ -328,8 +328,8 @@ class Batch:
             return
         assert done.failure is not None
         raise RLMError(
-            f"The first {ALIKE} questions have all failed, as {kind}. The last: {done.failure.message}",
-            hint=f"{done.failure.hint}\nWith --keep-going the others are asked all the same.".strip(),
+            f"The first {ALIKE} questions all failed with {kind}. The last one: {done.failure.message}",
+            hint=f"{done.failure.hint}\nWith --keep-going, rlm asks the other questions anyway.".strip(),
         )
 
 
@@ -337,7 +337,7 @@ def _over(what: str) -> BudgetExceeded:
     return BudgetExceeded(
         f"The budget of all questions is used up: {what}.",
         limit=BATCH,
-        hint="With a larger one the same command goes on.",
+        hint="With a larger budget, the same command continues.",
     )
 
 

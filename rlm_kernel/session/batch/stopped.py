@@ -26,7 +26,9 @@ QUESTION = 500
 
 def stopped(item: Item, trace: Path) -> Done:
     """What comes of a question that was stopped."""
-    failure = Failure(STOPPED, "It was stopped half-way.", "The same command asks it again.", passing=True)
+    failure = Failure(
+        STOPPED, "It was stopped before it was finished.", "The same command asks it again.", passing=True
+    )
     return Done(item, failure=failure, trace=trace)
 
 

@@ -52,8 +52,8 @@ def refuse_other_page(folder: Path) -> None:
     with contextlib.suppress(OSError), (folder / PAGE).open("rb") as file:
         if GENERATOR.encode() not in file.read(4_000):
             raise UsageError(
-                f"The traces cannot go to {folder}: their {PAGE} would take the place of the one there.",
-                hint="Give another folder with --traces.",
+                f"The traces cannot go to {folder}: their {PAGE} would replace the one there.",
+                hint="Name another folder with --traces.",
             )
 
 
@@ -79,7 +79,7 @@ def write_index(folder: Path, results: Path) -> None:
     except OSError as error:
         raise TraceNotWritten(
             f"The index of the traces cannot be written to {folder}: {error.strerror or error}.",
-            hint="Free some space or check the folder's permissions; the same command writes it anew.",
+            hint="Free some space or check the folder's permissions; the same command writes it again.",
         ) from error
 
 

@@ -19,12 +19,11 @@ from rlm_kernel.trace.reader import TraceFile, read_notebook, read_trace, trace_
 _PARAMETERS = ("parameters", "injected-parameters")
 """Tags of the cells whose `paths` count: papermill's names for what is there and what it puts in."""
 _RULE = (
-    "This kernel was not given {asked}. It gets the files of the notebook's trace, and those that `paths` "
-    "in the parameters cell names: in "
-    "the notebook's folder, below the folder where Jupyter was started, or in a folder of the setting "
-    "sandbox.allow."
+    "This kernel may not read {asked}. It may read the files of the notebook's trace, and the files that "
+    "`paths` in the parameters cell names, if they are in the notebook's folder, below the folder where "
+    "Jupyter was started, or in a folder of the setting sandbox.allow."
 )
-_RULE_HINT = "The notebook is read when the kernel starts: after a change, save it and restart the kernel."
+_RULE_HINT = "rlm reads the notebook when the kernel starts: after a change, save it and restart the kernel."
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,9 @@ def files_of(opened: Opened | None, node: Any, trace: TraceFile | None, allow: S
     for file in check_files(trace) if trace else ():
         name = Path(file.meta.path)
         if file.path is None or file.fault:
-            refused[name] = f"{file.fault} The trace was recorded with another one, so it is not loaded."
+            refused[name] = (
+                f"{file.fault} The trace was recorded with another version of the file, so it is not loaded."
+            )
         elif not file.proven and not _allowed(file.path, roots):
             refused[name] = (
                 f"{file.path} is known by its size alone: the trace has no sha256 of it. "

@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from rlm_kernel.sandbox.rundir import RunDir
 
 HOW_TO_ALLOW = (
-    'This kernel asks no model. To have it asked: choose the kernel "RLM (Docker, live model calls)", which '
-    "`rlm kernelspec install --live` adds; `rlm replay --live --out NEW.ipynb` also records the answers, and "
-    "`rlm fork` lets the root model go on from here."
+    'This kernel does not ask models. To let it ask them: choose the kernel "RLM (Docker, live model '
+    'calls)", which '
+    "`rlm kernelspec install --live` adds; `rlm replay --live --out NEW.ipynb` also records the answers, "
+    "and `rlm fork` lets the root model continue from here."
 )
 
 _ROOM_SECONDS = 40.0
@@ -81,7 +82,7 @@ class NotebookProvisioner(DockerProvisioner):
     trace named by RLM_TRACE.
     """
 
-    live = Bool(False, help="Ask the models what the recording does not know.")
+    live = Bool(False, help="Ask the models for answers that are not recorded.")
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -115,14 +115,15 @@ def read_expectations(folder: Path, traces: Collection[str]) -> Expectations:
     unknown = [name for name in tables if name not in traces]
     if unknown:
         raise ConfigError(
-            f"{path} names {unknown[0]!r}, and there is no such trace beside it.",
+            f"{path} names {unknown[0]!r}, but there is no such trace next to it.",
             hint=did_you_mean(nearest(unknown[0], traces))
-            or f'A table is named after a trace: ["{next(iter(traces), "count.ipynb")}"]',
+            or f'Name each table after a trace: ["{next(iter(traces), "count.ipynb")}"]',
         )
     general = _wish(path, "", {name: value for name, value in wishes.items() if name not in tables})
     if general.expected is not None:
         raise ConfigError(
-            f"{path}: `expected` is of one trace.", hint='Put it below its name: ["count.ipynb"]'
+            f"{path}: `expected` must belong to a trace.",
+            hint='Put it into the table of a trace: ["count.ipynb"]',
         )
     each = {name: _wish(path, name, table) for name, table in tables.items()}
     return Expectations(folder, general, each, _accepted(folder / ACCEPTED))
@@ -156,7 +157,7 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(_read(path).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is no TOML: {error}.", hint="docs/regression.md has an example."
+            f"{path} is not TOML: {error}.", hint="docs/regression.md has an example."
         ) from error
 
 
@@ -168,12 +169,14 @@ def _accepted(path: Path) -> dict[str, list[str | None]]:
         found = parse(raw)
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is no JSON: {error}.", hint="Delete it, and type rlm test --update."
+            f"{path} is not JSON: {error}.", hint="Delete it, and type rlm test --update."
         ) from error
     fits = isinstance(found, dict) and all(
         isinstance(answers, list) and all(one is None or isinstance(one, str) for one in answers)
         for answers in found.values()
     )
     if not fits:
-        raise ConfigError(f"{path} is not as rlm writes it.", hint="Delete it, and type rlm test --update.")
+        raise ConfigError(
+            f"{path} does not have the form that rlm writes.", hint="Delete it, and type rlm test --update."
+        )
     return dict(found)

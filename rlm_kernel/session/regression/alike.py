@@ -112,7 +112,7 @@ def _number(expected: str, answer: str, measure: Measure) -> str:
     if wanted is None:
         values = {_value(found) for found in _NUMBER.findall(expected)}
         if len(values) != 1:
-            return f"the expected answer is no number: {_short(expected)}"
+            return f"the expected answer is not a number: {_short(expected)}"
         wanted = values.pop(), ""
     given = _number_alone(answer)
     if given is not None:
@@ -187,7 +187,7 @@ def _json(expected: str, answer: str, measure: Measure) -> str:
     if given is _NONE:
         return f"no JSON: {_short(answer)}"
     if wanted is _NONE:
-        return f"the expected answer is no JSON: {_short(expected)}"
+        return f"the expected answer is not JSON: {_short(expected)}"
     if isinstance(wanted, list) and isinstance(given, list):
         return _of_items(wanted, given, measure, ordered=bool(measure.ordered))
     if isinstance(wanted, dict) and isinstance(given, dict):

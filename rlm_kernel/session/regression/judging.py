@@ -54,7 +54,7 @@ class Judge:
         it gives no reply.
         """
         if max(map(len, (question, expected, answer))) > MAX_CHARS:
-            raise NoAnswer(f"A judge is shown at most {MAX_CHARS:,} characters of an answer.")
+            raise NoAnswer(f"A judge can read at most {MAX_CHARS:,} characters of an answer.")
         texts = [("question", question), ("expected answer", expected), ("answer", answer)]
         messages: list[Message] = [
             {"role": "system", "content": _SYSTEM},
@@ -98,7 +98,7 @@ class Comparing:
             return what
         how = measure.for_answer(expected)
         if how == "judge" and self.judge is None:
-            raise NoAnswer("Its answers are to be judged, and there is no judge: --judge MODEL.")
+            raise NoAnswer("This comparison needs a judge, and none is named: --judge MODEL.")
         judged = how == "judge" or (measure.how == "auto" and how == "text")
         return await self.judge.different(question, expected, answer) if judged and self.judge else what
 

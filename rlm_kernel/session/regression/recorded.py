@@ -40,9 +40,9 @@ _PROGRESS = re.compile(r"^(?:Turn \d+ of \d+\.(?: Left: .*)?|No turn is left\.)$
 """The line at the end of each message that tells what is left: of money and time, other amounts each time."""
 _DIFF_LINES = 8
 _CHARS = 80
-OTHER_ROOT = "the root model is another one"
-HOW_TO_ASK = "To have it asked of a model: rlm test --live, or name one: --model"
-HOW_TO_CALL = "To have tools called for real: rlm test --tools FILE.py, or --mcp FILE"
+OTHER_ROOT = "the root model is different"
+HOW_TO_ASK = "To ask a model: rlm test --live, or name a model with --model"
+HOW_TO_CALL = "To call the tools: rlm test --tools FILE.py, or --mcp FILE"
 
 
 class Course:
@@ -175,7 +175,7 @@ class Unasked:
         watch: Watch = UNWATCHED,
     ) -> Completion:
         """Raises NoRecord."""
-        raise NoRecord("No model is asked here.", hint=HOW_TO_ASK)
+        raise NoRecord("This test does not ask models.", hint=HOW_TO_ASK)
 
     async def aclose(self) -> None:
         """Nothing to free."""
@@ -231,9 +231,9 @@ class RecordedRoot:
             return
         recorded = self._code.get(result.cell_id)
         if recorded is None:
-            self._other = f"{result.cell_id} ran, which did not run then"
+            self._other = f"{result.cell_id} ran, but did not run in the recording"
         elif what := differing(recorded, result):
-            self._other = f"{result.cell_id} did not give what it gave then: {_first(what)}"
+            self._other = f"{result.cell_id} gave something else than in the recording: {_first(what)}"
 
     async def complete(
         self,
@@ -270,16 +270,17 @@ class RecordedRoot:
         if self._other:
             return self._other
         if entry is None:
-            return "one more reply is asked for than the recorded run has"
+            return "the run asks for one more reply than was recorded"
         if entry.kind != wanted:
             return (
-                f"a {'summary' if wanted == 'memory' else 'reply'} is asked for, which was not asked for then"
+                f"a {'summary' if wanted == 'memory' else 'reply'} is asked for, which was not asked for in "
+                "the recording"
             )
         missing = [
             cell.id for cell in self._code.values() if 0 < cell.turn < entry.turn and self._is_missing(cell)
         ]
         if missing:
-            return f"{missing[0]} did not run, which ran then"
+            return f"{missing[0]} did not run, but ran in the recording"
         words = self._other_words(entry, messages)
         if words and course.live:
             return words
@@ -303,7 +304,7 @@ class RecordedRoot:
             else self._prompts.messages_of_memory(entry.meta.text or "")
         )
         if recorded is None:
-            return "what was sent then is not recorded in full" if course.live else ""
+            return "the recording does not have the whole request" if course.live else ""
         system = 0 if course.live else 1  # what a model's card says stands there, and may be better known now
         if len(recorded) != len(messages):
             return f"{len(messages)} messages, then it was {len(recorded)}"

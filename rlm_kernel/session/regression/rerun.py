@@ -229,9 +229,11 @@ class _Work:
         self.root = RecordedRoot(trace, models.models, prompts, self.course)
         self.recording = TraceRecording(self.trace.cells, waiting=False)
         if worded and not live:
-            self.remark("rlm's prompt is another one than then: the recorded replies were used all the same.")
+            self.remark(
+                "rlm's prompt has changed since the recording; the recorded replies were used anyway."
+            )
         if prompts.trouble:
-            self.remark(f"{prompts.trouble}: rlm's words are not compared.")
+            self.remark(f"{prompts.trouble}: rlm's prompts are not compared.")
 
     def remark(self, *told: str) -> None:
         self.course.remarks |= dict.fromkeys(told)

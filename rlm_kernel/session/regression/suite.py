@@ -137,7 +137,7 @@ def _traces(folder: Path) -> list[Path]:
         found.append(path)
     if not found:
         raise UsageError(
-            f"There are no traces in {folder}.", hint="Copy some there: notebooks that `rlm ask` wrote."
+            f"There are no traces in {folder}.", hint="Copy traces there: notebooks that `rlm ask` wrote."
         )
     return found
 
@@ -214,7 +214,9 @@ async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> CaseRes
     cut_off = trace.meta.status == "running" or trace.meta.stop_reason in ("interrupted", "error")
     if cut_off and not expected.is_fixed(path.name):
         return replace(
-            base, verdict="skipped", detail="the run was cut off: there is nothing to compare with"
+            base,
+            verdict="skipped",
+            detail="the recorded run was cut off, so there is nothing to compare with",
         )
     found, attempts = await _once(trace, base, wanted, wish), 1
     while not found.good and attempts < wish.attempts:
@@ -276,7 +278,7 @@ def _remarks(trace: TraceFile, run: Rerun) -> list[str]:
     ended = f"{then} (best effort)" if trace.meta.forced else then
     remarks = list(run.remarks)
     if run.ends and then is not None and run.ends[-1] != ended:
-        remarks.append(f"it ended otherwise: {run.ends[-1]}, then {ended}")
+        remarks.append(f"it ended differently: {run.ends[-1]}, then {ended}")
     if run.parted and run.parted != run.trouble:
         remarks.append(run.parted)
     return remarks

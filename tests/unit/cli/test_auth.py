@@ -17,7 +17,7 @@ from tests.support import keyrings
 from tests.support.terminal import Terminal
 
 KEY = "sk-keyring-0123456789abcdef"
-ASKED = "OPENAI_API_KEY (is not shown): "
+ASKED = "OPENAI_API_KEY (your typing is not shown): "
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_key_is_read_as_windows_shells_pipe_it(
         (("opnai",), "Did you mean openai?"),
         (("nobody-has-this-name",), "There is no provider of that name"),
         ((KEY,), "others may have seen it"),
-        (("openai", KEY), "A key does not belong into the command"),
+        (("openai", KEY), "Do not write a key into the command"),
         (("local",), "A local model needs no key"),
     ],
 )
@@ -104,7 +104,9 @@ def test_the_list_tells_where_each_key_comes_from_and_nothing_of_it(
         "openai     OPENAI_API_KEY     keyring",
         "-          WORK_KEY           keyring",
     ]
-    assert "also set in the environment, which counts first" in rlm("auth", "add", "groq", given=KEY).stderr
+    assert (
+        "also set in the environment, which takes precedence" in rlm("auth", "add", "groq", given=KEY).stderr
+    )
     keys = json.loads(rlm("auth", "list", "--json").stdout)["keys"]
     assert keys[2] == {
         "provider": "openai",
@@ -128,7 +130,7 @@ def test_keys_of_the_keyring_are_shown_by_the_other_commands_and_the_list_says_i
     assert keyrings.asked(file) == asked
     keyrings.use("Locked", monkeypatch, file)
     listed = rlm("auth", "list")
-    assert "OPENAI_API_KEY  keyring (cannot be had)" in listed.stdout
+    assert "OPENAI_API_KEY  keyring (not available)" in listed.stdout
     assert "The keyring is locked" in listed.stderr
 
 
@@ -136,7 +138,7 @@ def test_a_keyring_that_keeps_keys_in_the_clear_is_told(
     rlm: Callable[..., Result], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keyrings.use("Plaintext", monkeypatch, file)
-    assert "keeps keys unencrypted" in rlm("auth", "add", "openai", given=KEY).stderr
+    assert "stores keys unencrypted" in rlm("auth", "add", "openai", given=KEY).stderr
 
 
 def test_a_locked_and_a_hanging_keyring_end_with_what_to_type(

@@ -31,17 +31,17 @@ def here(isolated: Path) -> Path:
     [
         ("nothing.jsonl", "There is no file nothing.jsonl"),
         ("q.jsnl", "Did you mean q.jsonl?"),
-        ("'How many?'", "A question goes with --each FILES or --rows TABLE"),
+        ("'How many?'", "A question needs --each FILES or --rows TABLE"),
         ("docs", "--each docs"),
         ("q.jsonl --out q.jsonl", "has the questions"),
         ("q.jsonl --out docs", "is a folder"),
-        ("q.jsonl --out t.csv", "is no file of results"),
-        ("q.jsonl t.csv", "not 2 words"),
+        ("q.jsonl --out t.csv", "is not a results file"),
+        ("q.jsonl t.csv", "was given 2 words"),
         ("q.jsonl --id name", "--id names a column of --rows"),
-        ("Q --each *.csv --rows t.csv", "do not go together"),
+        ("Q --each *.csv --rows t.csv", "cannot be used together"),
         ("Q --each *.csv -f glossary.txt", "glossary.txt"),
-        ("Q --rows t.csv -f -", "Standard input cannot be"),
-        ("q.jsonl -f -", "Standard input cannot be"),
+        ("Q --rows t.csv -f -", "-f cannot take standard input"),
+        ("q.jsonl -f -", "-f cannot take standard input"),
         ("q.jsonl -f *.pdf", "Nothing matches"),
         ("q.jsonl --jobs 0", "--jobs"),
         ("q.jsonl --max-cost-all -1", "--max-cost-all"),
@@ -121,13 +121,13 @@ def test_the_summary_says_what_failed_and_what_to_type_next(tmp_path: Path) -> N
     tally.paid = Paid(1.5, 1_000, 0)
     told = "\n".join(report.lines(next_=True))
     assert (
-        "15 questions: 12 answered, 1 without an answer, 2 failed, 3 lines left out (ModelError 2, turns 1)"
+        "15 questions: 12 answered, 1 without an answer, 2 failed, 3 lines skipped (ModelError 2, turns 1)"
         in told
     )
     assert "5 in the results before" in told
     assert "next:" not in told  # they will fail again
     tally.passing = 1
     assert "next: rlm batch q.jsonl --retry-failed" in "\n".join(report.lines(next_=True))
-    assert "to go on:\nrlm batch" in report.so_far()
+    assert "to continue:\nrlm batch" in report.so_far()
     assert report.as_json()["failed"] == 2
     assert not tally.whole

@@ -121,7 +121,7 @@ async def test_whatever_fails_in_a_question_or_its_viewer_the_chat_goes_on(
             patch.setattr(broken, fail)
             session = await piped("one\n/status\ntwo\n")
         assert session.asked == ["one", "two"]
-        assert piped.err.count(f"rlm: This is a fault of rlm_kernel's own: {named}") == 2
+        assert piped.err.count(f"rlm: This is a bug in rlm_kernel: {named}") == 2
         assert "found: list, 2 long" in piped.err
         assert "Traceback" not in piped.err
 
@@ -162,7 +162,7 @@ async def test_commands_do_what_they_say_on_stderr(piped: Piped) -> None:
     for said in [
         "loaded a b\nloaded c d",
         "It was taken back.",
-        "There is no question to take back.\nAsk one first.",
+        "There is no question to undo.\nAsk one first.",
     ]:
         assert said in piped.err
 
@@ -170,13 +170,13 @@ async def test_commands_do_what_they_say_on_stderr(piped: Piped) -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ("/hlep", "There is no /hlep.\nDid you mean /help?"),
-        ("/STATUS", "There is no /STATUS."),
-        ("/xyzzy now", "There is no /xyzzy.\n/help lists the commands."),
-        ("/load", "Nothing to load."),
-        ("/load 'a", "cannot be read as paths"),
-        ("/load -", "your messages come from it"),
-        ("/load a -", "your messages come from it"),
+        ("/hlep", "There is no command /hlep.\nDid you mean /help?"),
+        ("/STATUS", "There is no command /STATUS."),
+        ("/xyzzy now", "There is no command /xyzzy.\n/help lists the commands."),
+        ("/load", "No file is named."),
+        ("/load 'a", "not valid paths"),
+        ("/load -", "your messages come from there"),
+        ("/load a -", "your messages come from there"),
     ],
 )
 async def test_what_is_no_command_is_told_and_not_sent(message: str, said: str, piped: Piped) -> None:
@@ -203,7 +203,7 @@ async def test_what_looks_like_a_path_is_a_message(message: str, piped: Piped) -
 async def test_a_word_too_long_for_a_file_system_is_no_command(piped: Piped) -> None:
     session = await piped("/" + "x" * 5000)
     assert session.asked == []
-    assert "There is no /xxx" in piped.err
+    assert "There is no command /xxx" in piped.err
 
 
 @pytest.mark.parametrize("message", ["/quit", "/exit", "/quit now", "  /quit  "])
@@ -218,7 +218,7 @@ async def test_people_leave_as_they_leave_other_programs(message: str, piped: Pi
     session = await piped(f"one\n{message}\ntwo\n")
     assert session.asked == ["one"]
     assert not session.stopped
-    assert "The session stays" in piped.err
+    assert "The session keeps running" in piped.err
 
 
 @pytest.mark.parametrize("message", ["/stop", "stop", "rlm stop", " rlm  stop "])
@@ -227,7 +227,7 @@ async def test_stop_ends_the_session_and_the_chat(message: str, piped: Piped) ->
     assert session.asked == ["one"]
     assert session.stopped
     assert "The session has ended. Its trace: a.ipynb" in piped.err
-    assert "The session stays" not in piped.err
+    assert "The session keeps running" not in piped.err
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ async def test_stop_ends_the_session_and_the_chat(message: str, piped: Piped) ->
         ("?", "/load PATH"),
         ("rlm --help", "/load PATH"),
         ("rlm status", "found: list, 2 long"),
-        ("rlm status --json", "was not sent to a model.\nLeave with Ctrl-D"),
+        ("rlm status --json", "was not sent to a model.\nTo run it, leave with Ctrl-D"),
         ("rlm stop --keep", "is a shell command"),
-        ('rlm ask "How many?" -f a.log', "A question is typed here as it is"),
+        ('rlm ask "How many?" -f a.log', "Type a question here as it is"),
         ("rlm replay t.ipynb", "was not sent to a model"),
     ],
 )
@@ -288,7 +288,7 @@ async def test_bytes_that_are_no_text_are_replaced(piped: Piped) -> None:
 async def test_the_greeting_says_what_the_session_has(piped: Piped) -> None:
     await piped("", talk=[("How many?", "Three."), ("And\nnow?", "x" * 1000)])
     for said in [
-        "The kernel is as it was left.", "default: idle; ends after 2 h", "a.ipynb", "root some/root, sub "
+        "The kernel is as you left it.", "default: idle; ends after 2 h", "a.ipynb", "root some/root, sub "
                                                                                      "some/root", "b.log", "c.log",
         "2 questions so far, the last: And now?", "Its answer: " + "x" * 300 + "…\n", "Ctrl-D leaves",
     ]:  # fmt: skip
@@ -301,7 +301,7 @@ async def test_the_greeting_says_what_the_session_has(piped: Piped) -> None:
 async def test_quiet_says_nothing_but_errors_and_what_is_asked_for(piped: Piped) -> None:
     await piped("one\n/trace\n/nonsense\n", quiet=True)
     assert piped.out == "one\n"
-    assert piped.err == "a.ipynb\nrlm: There is no /nonsense.\n/help lists the commands.\n"
+    assert piped.err == "a.ipynb\nrlm: There is no command /nonsense.\n/help lists the commands.\n"
 
 
 def test_an_answer_in_a_terminal_is_markdown_that_can_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:

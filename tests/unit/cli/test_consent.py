@@ -174,7 +174,7 @@ async def test_only_a_yes_or_always_lets_code_spend(typed: str, said: object, te
     asking = asyncio.ensure_future(approve(Expected(5000, "openai/x", 12.4)))  # type: ignore[arg-type]
     await terminal.until("always for this run] ")
     assert (
-        "rlm: the code wants 5,000 calls of openai/x, about $12.40; there is no limit on the cost. Go on? "
+        "rlm: the code wants to make 5,000 calls of openai/x, for about $12.40; no cost limit is set. Continue? "
         "[y/N/a=always for this run] "
     ) in terminal.shown
     terminal.type(typed)
@@ -197,7 +197,7 @@ async def test_a_question_of_money_waits_for_one_of_files_and_is_on_one_line(
     assert await first is False
     await terminal.until("always for this run] ")
     assert (
-        "calls have cost about $1.02 so far, and it goes on with calls of x�rlm: all is well�[2J;"
+        "calls have cost about $1.02 so far, and it wants to continue to call x�rlm: all is well�[2J;"
         in terminal.shown
     )
     terminal.type("y\n")
@@ -207,8 +207,11 @@ async def test_a_question_of_money_waits_for_one_of_files_and_is_on_one_line(
         await terminal.until("always for this run] ", count)
         terminal.type("\n")
         assert await third is False
-    assert "wants 5 calls of m, about $2, beside calls that have cost about $1.50 so far;" in terminal.shown
-    assert "wants a call of m, about $2;" in terminal.shown
+    assert (
+        "wants to make 5 calls of m, for about $2, in addition to calls that have cost about $1.50 so far;"
+        in terminal.shown
+    )
+    assert "wants to make a call of m, for about $2;" in terminal.shown
 
 
 async def test_a_call_of_a_tool_is_shown_with_its_arguments_on_one_line(terminal: Terminal) -> None:

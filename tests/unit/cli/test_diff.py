@@ -50,7 +50,7 @@ def origin(kind: Any, trace: str) -> OriginMeta:
 def test_the_same_in_another_notebook_exits_with_0(diff: Run, tmp_path: Path) -> None:
     done = diff(write(tmp_path / "a.ipynb"), write(tmp_path / "b.ipynb", limits={"turns": 60}))
     assert done.returncode == 0
-    assert "The same was asked, done and answered." in done.stdout
+    assert "No difference in questions, code, outputs or answers." in done.stdout
     assert "limit turns: 30 → 60" in done.stdout
 
 
@@ -84,10 +84,10 @@ def test_an_origin_that_was_moved_is_found_beside_its_fork(diff: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("origins", "why"),
     [
-        ((), "it was not made from another one"),
+        ((), "it was not made from another trace"),
         ((("resume", "t.ipynb"),), "it was resumed in the same notebook"),
-        ((("fork", "/elsewhere/gone.ipynb"),), "made from /elsewhere/gone.ipynb, which is not there"),
-        ((("fork", "t.ipynb"),), "which is not there"),
+        ((("fork", "/elsewhere/gone.ipynb"),), "made from /elsewhere/gone.ipynb, which does not exist"),
+        ((("fork", "t.ipynb"),), "which does not exist"),
     ],
 )
 def test_a_trace_without_an_origin_is_told_why_and_what_to_type(

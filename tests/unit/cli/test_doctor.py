@@ -129,8 +129,8 @@ def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatc
     here = os.path.realpath(tmp_path)
     assert sandbox.ok
     assert files.detail == (
-        f"/usr: seen, and mounted; {here}: not seen, so sent to the engine once; /etc: closed to the "
-        "container's user, so copied first"
+        f"/usr: visible to the engine: mounted; {here}: not visible to the engine: sent to it once; /etc: not readable "
+        "for the container's user: copied first"
     )
     assert tried == [[here, "/usr"], ["/usr"]]
 
@@ -171,7 +171,7 @@ def test_nothing_is_installed_where_the_user_forbids_it(monkeypatch: pytest.Monk
     monkeypatch.setenv("RLM_INSTALL_DOCKER", "0")
     monkeypatch.setattr(engine_setup, "connect", _no_engine)
     monkeypatch.setattr(engine_setup, "is_root_on_debian", lambda: True)
-    with pytest.raises(SetupError, match="RLM_INSTALL_DOCKER=0 forbids") as caught:
+    with pytest.raises(SetupError, match="RLM_INSTALL_DOCKER=0 is set") as caught:
         engine_setup.ensure_engine(print)
     assert "apt-get install docker.io" in caught.value.hint
 
@@ -216,8 +216,8 @@ def test_each_way_of_not_reaching_an_engine_has_its_own_words(
         return caught.value.message
 
     assert "There is no Docker engine" in message(f"unix://{tmp_path}/none.sock")
-    assert "Nothing answers" in message("tcp://127.0.0.1:1")
-    assert "no address" in message("nonsense://x")
+    assert "No Docker engine answers" in message("tcp://127.0.0.1:1")
+    assert "not the address" in message("nonsense://x")
 
 
 def test_no_permission_on_the_socket_is_told_apart() -> None:

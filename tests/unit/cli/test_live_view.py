@@ -436,7 +436,7 @@ def test_a_run_that_is_interrupted_in_its_first_reply_does_not_say_that_no_model
     assert told() == ""
     view(TurnStarted(1))
     assert told().startswith(" during the root model's first reply, for which the provider may charge. ")
-    assert "to go on:\nrlm resume " in told()
+    assert "To continue:\nrlm resume " in told()
 
 
 def test_off_a_terminal_and_quiet_the_words_of_a_reply_are_not_seen() -> None:

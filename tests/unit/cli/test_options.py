@@ -153,7 +153,7 @@ def test_a_section_is_read_as_in_the_settings_file(isolated: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
-        ("limits.turn=5", "limits.turn (in --set) is no setting", "Did you mean limits.turns?"),
+        ("limits.turn=5", "limits.turn (in --set) is not a setting", "Did you mean limits.turns?"),
         ("limit.turns=5", "limit.turns (in --set)", "Did you mean limits.turns?"),
         ("LIMITS.TURNS=5", "LIMITS.TURNS", "Did you mean limits.turns?"),
         ("RLM_LIMITS__TURNS=5", "RLM_LIMITS__TURNS", "Did you mean limits.turns?"),
@@ -238,7 +238,7 @@ def test_every_command_that_reads_settings_refuses_a_wrong_one(
     assert ended.value.code == 2
     assert (
         capsys.readouterr().err
-        == "rlm: limits.turn (in --set) is no setting of rlm.\nDid you mean limits.turns?\n"
+        == "rlm: limits.turn (in --set) is not a setting of rlm.\nDid you mean limits.turns?\n"
     )
 
 

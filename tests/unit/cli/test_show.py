@@ -142,10 +142,10 @@ def test_show_lists_calls_and_shows_one_in_full(rlm: Run, tmp_path: Path) -> Non
 
 def test_show_says_where_only_the_beginning_of_a_prompt_is_kept(rlm: Run, tmp_path: Path) -> None:
     one = rlm("show", write(tmp_path / "t.ipynb", prompts="preview"), "--call", 1).stdout
-    assert "its beginning, the rest is not kept" in one
+    assert "Prompt (only its beginning is kept)" in one
     trace = write(tmp_path / "u.ipynb")
     (tmp_path / "u.prompts.zst").unlink()
-    assert "u.prompts.zst is not beside the trace" in rlm("show", trace, "--call", 1).stderr
+    assert "u.prompts.zst is not next to the trace" in rlm("show", trace, "--call", 1).stderr
 
 
 def test_show_lists_files_and_which_cells_made_calls(rlm: Run, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_page_looks_for_sources_in_large_files_only_where_asked(rlm: Run, tmp_
         assert done.returncode == 0
         return str(done.stderr)
 
-    assert "300 MB: --sources looks for it" in told(300_000_000)
+    assert "300 MB. To include it: --sources" in told(300_000_000)
     assert "--sources" not in told(300_000_000, "--sources")
     assert "--sources" not in told(4)
 
@@ -184,7 +184,7 @@ def test_show_as_json_is_one_object(rlm: Run, tmp_path: Path) -> None:
 def test_show_tells_of_a_trace_that_is_cut_off_or_edited(rlm: Run, tmp_path: Path) -> None:
     cut = rlm("show", write(tmp_path / "t.ipynb", end=False)).stdout
     assert "turn-01-a · cut off while it ran" in cut
-    assert "its run goes on, or was cut off" in cut
+    assert "its run is in progress, or was cut off" in cut
     trace = write(tmp_path / "u.ipynb")
     trace.write_text(trace.read_text().replace('"x = 1"', '"x = 2"'))
     assert "edited since it ran" in rlm("show", trace).stdout
@@ -331,7 +331,7 @@ def test_an_export_has_the_children_each_once_and_says_which_are_missing(rlm: Ru
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["trace"] for record in records] == ["t.children/turn-01-a-1.ipynb"] * 4
     assert {(record["parent"], record["parent_cell"]) for record in records} == {("1a2b3c4d", "turn-01-a")}
-    assert "turn-01-a-2.ipynb of a child RLM is not there" in done.stderr
+    assert "turn-01-a-2.ipynb of a child RLM does not exist" in done.stderr
     assert exported(rlm, trace, "--no-children") == []
 
 

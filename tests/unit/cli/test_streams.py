@@ -54,10 +54,10 @@ def code_of(command: str, otherwise: int) -> int:
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        (">&-", "it is closed"),
+        (">&-", "it was closed"),
         ("> /dev/full", "No space left on device"),
-        (">&- <&-", "it is closed"),
-        ("| true", "nobody reads it any more"),
+        (">&- <&-", "it was closed"),
+        ("| true", "its reader has closed it"),
     ],
 )
 def test_what_stdout_does_not_take_is_told_and_seen_by_the_exit_code(place: str, why: str) -> None:
@@ -195,13 +195,13 @@ def test_a_signal_at_any_moment_ends_it_without_a_traceback(signum: signal.Signa
         ("aks Q", "Did you mean 'ask'?"),
         ("'How many lines are there?'", 'rlm ask "How many …?" -f FILE'),
         ("ask Q --modle x", "Did you mean --model?"),
-        ("ask How many lines?", "into quotes"),
+        ("ask How many lines?", "Put quotes around"),
         ("ask '-1 or 1?'", "-- TEXT"),
         ("ask", "Missing argument 'QUESTION'"),
         ("ask Q -m openai/x -f notes", "Did you mean notes.txt?"),
         ("ask Q -m openai/x -f flodr/a.txt", "Did you mean folder/a.txt?"),
         ("ask '' -m openai/x", "The question is empty"),
-        ("status --session defualt", "Begin one: rlm init"),
+        ("status --session defualt", "Start one: rlm init"),
         ("models serve lokal", "Did you mean local?"),
         ("replay notes.txt", "notes.txt"),
     ],

@@ -257,7 +257,7 @@ def test_a_model_named_later_wins_over_glm_coding(tmp_path: Path) -> None:
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, key: str, nearest: str) -> None:
     problem = error(tmp_path, overrides={key: 1})
-    assert problem.message == f"{key} (in option) is no setting of rlm."
+    assert problem.message == f"{key} (in option) is not a setting of rlm."
     assert problem.hint == f"Did you mean {nearest}?"
 
 

@@ -127,7 +127,7 @@ def test_a_byte_order_mark_and_variables_of_others_do_no_harm(tmp_path: Path) ->
         ),
         (
             "RLM_LIMIT__TURNS=3",
-            "The variable RLM_LIMIT__TURNS in .env is no setting of rlm.",
+            "The variable RLM_LIMIT__TURNS in .env is not a setting of rlm.",
             "Did you mean RLM_LIMITS__TURNS?",
         ),
     ],

@@ -66,12 +66,12 @@ def test_each_source_names_models_and_later_ones_add_and_win(tmp_path: Path) -> 
         ({"models": {"fast": {}}}, {}, "models.fast (in CONFIG) is empty"),
         ({"models": {"fast": "openai/x"}}, {}, "models.fast (in CONFIG) must be a JSON object"),
         ({"models": ["openai/x"]}, {}, "models (in CONFIG) must be a JSON object"),
-        ({"models": {"root": FAST}}, {}, "'root' (in models, CONFIG) is no name for a model"),
+        ({"models": {"root": FAST}}, {}, "'root' (in models, CONFIG) is not a valid name for a model"),
         ({"models": {"a.b": FAST}}, {}, "'a.b' (in models"),
         ({"models": {"9": FAST}}, {}, "'9' (in models"),
-        ({"models": {"a" * 42: FAST}}, {}, "is no name for a model"),
-        ({"models": {"fast": FAST, "Fast": FAST}}, {}, "fast and Fast are one name"),
-        ({"models": {f"m{n}": FAST for n in range(21)}}, {}, "21 models are named, of at most 20"),
+        ({"models": {"a" * 42: FAST}}, {}, "is not a valid name for a model"),
+        ({"models": {"fast": FAST, "Fast": FAST}}, {}, "fast and Fast are the same name"),
+        ({"models": {f"m{n}": FAST for n in range(21)}}, {}, "21 models are named; at most 20"),
         ({"models": {"fast": {**FAST, "calls": -1}}}, {}, "models.fast.calls = -1 (CONFIG)"),
         (None, {"RLM_MODELS": "fast"}, "RLM_MODELS is not JSON"),
         (None, {"RLM_MODELS__FAST__CALLS": "1"}, "variable RLM_MODELS__FAST__CALLS): model is required"),
@@ -93,7 +93,7 @@ def test_what_is_wrong_with_a_model_is_said_with_its_source(
 )
 def test_an_unknown_key_of_a_model_names_the_nearest(tmp_path: Path, key: str, near: str) -> None:
     problem = refused(tmp_path, None, {}, f"{key}=x")
-    assert problem.message == f"{key} (in --set) is no setting of rlm."
+    assert problem.message == f"{key} (in --set) is not a setting of rlm."
     assert problem.hint == f"Did you mean {near}?"
 
 
@@ -173,10 +173,13 @@ def test_one_text_at_which_a_reply_ends_may_stand_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("headers", "said"),
     [
-        ({"X-A\nEvil": "1"}, "what begins with X-A is no name of an HTTP header"),
-        ({"Authorization: Bearer sk-12345678": "1"}, "what begins with Authorization is no name"),
-        ({"": "1"}, "that is no name of an HTTP header"),
-        ({"X-A": "sk-12345678\r\nX-Evil: 1"}, "the value of X-A has characters that no HTTP header can have"),
+        ({"X-A\nEvil": "1"}, "what begins with X-A is not the name of an HTTP header"),
+        ({"Authorization: Bearer sk-12345678": "1"}, "what begins with Authorization is not the name"),
+        ({"": "1"}, "that is not the name of an HTTP header"),
+        (
+            {"X-A": "sk-12345678\r\nX-Evil: 1"},
+            "the value of X-A has characters that are not allowed in an HTTP header",
+        ),
         ({"X-A": "sk-12345678é"}, "the value of X-A has characters"),
         ({"X-A": 5}, "valid string"),
         ("X-A: sk-12345678", "valid dictionary"),

@@ -46,10 +46,10 @@ def test_what_other_programs_have_can_be_pasted(tmp_path: Path, name: str) -> No
         ({"command": "a", "url": "http://b"}, "either a command or a url"),
         ({"comand": "a"}, "did you mean command?"),
         ({"type": "sse", "url": "http://b"}, "streamable HTTP"),
-        ({"url": "ftp://b"}, "begins with https"),
+        ({"url": "ftp://b"}, "must begin with https"),
         ({"command": "a", "timeout": 0}, "greater than 0"),
         ({"command": "a", "permission": "yes"}, "'allow', 'ask' or 'deny'"),
-        ({"url": "http://b", "headers": {"A": "x\ny"}}, "no HTTP header can have"),
+        ({"url": "http://b", "headers": {"A": "x\ny"}}, "not allowed in an HTTP header"),
         ("npx", "dictionary"),
     ],
 )
@@ -75,7 +75,7 @@ def test_servers_of_all_sources_are_there_and_the_last_of_one_name_counts(tmp_pa
 
 def test_a_file_without_servers_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no MCP servers in it"):
+    with pytest.raises(ConfigError, match="has no MCP servers"):
         from_server_files([tmp_path / "x.json"], {})
 
 

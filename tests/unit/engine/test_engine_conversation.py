@@ -97,7 +97,7 @@ async def test_without_room_for_it_the_conversation_stays_as_it_is_and_that_is_t
     assert not await talk.remember("Sum up.", 1)
     assert talk.messages == before
     assert heard.of(Noted) == [
-        Noted("The conversation is kept in full: the summary was longer than what it would stand for.")
+        Noted("The conversation is kept in full: the summary was not shorter than the messages it replaces.")
     ]
 
 

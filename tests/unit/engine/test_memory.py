@@ -219,10 +219,10 @@ async def test_further_questions_that_a_summary_covers_stay_in_the_users_words()
     [
         (
             ModelError("It refused.", fault="refused", model="m", hint="Ask another."),
-            "the summary did not come: It refused.",
+            "the model gave no summary: It refused.",
         ),
         ("  \n", "the summary was empty"),
-        ("x" * 9000, "the summary was longer than what it would stand for"),
+        ("x" * 9000, "the summary was not shorter than the messages it replaces"),
     ],
 )
 async def test_a_summary_that_failed_leaves_all_as_it_is(summary: Any, why: str) -> None:
@@ -239,7 +239,7 @@ async def test_a_summary_that_does_not_come_in_time_leaves_all_as_it_is(
 ) -> None:
     monkeypatch.setattr(memory, "SECONDS", 0.01)
     run = await further(Remembering([repl("FINAL('x')")], asyncio.Event().wait))
-    assert run.heard.notes == ["The conversation is kept in full: the summary did not come: time-out."]
+    assert run.heard.notes == ["The conversation is kept in full: the model gave no summary: time-out."]
 
 
 async def test_a_summary_has_no_more_time_than_the_run() -> None:

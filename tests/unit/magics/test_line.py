@@ -117,7 +117,7 @@ def test_the_question_of_a_line_is_as_it_is_written(line: str, names: tuple[str,
     [
         ("--modle x", "There is no option --modle.\nDid you mean --model?"),
         ("-x", "There is no option -x."),
-        ("--max-cost 2", "Limits are set by their names: --limit cost=1"),
+        ("--max-cost 2", "Name the limit: --limit cost=1"),
         ("--as", "--as has no value."),
         ("--as -- df", "--as has no value."),
         ("-m", "-m has no value."),
@@ -155,7 +155,7 @@ def test_questions_are_none_of_that(line: str) -> None:
 
 @pytest.mark.parametrize("option", ["--as x", "-t int", "--trace t.ipynb", "--cite", "--new"])
 def test_settings_for_all_cells_have_nothing_of_one_question(option: str) -> None:
-    with pytest.raises(UsageError, match="belongs to a question"):
+    with pytest.raises(UsageError, match="needs a question"):
         of(option).options.refuse_without_question()
     of("-m local --keep").options.refuse_without_question()
 

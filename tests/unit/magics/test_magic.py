@@ -111,7 +111,7 @@ def test_the_help_of_ipython_still_works(
 ) -> None:
     for line in ("%rlm?", "%%rlm?", "%rlm -h", "%rlm help"):
         run(shell, line)
-        assert "Ask a question over variables of this notebook." in capsys.readouterr().out, line
+        assert "Ask a question about variables of this notebook." in capsys.readouterr().out, line
     assert asked.given == []
 
 
@@ -143,17 +143,17 @@ def test_what_has_no_answer_leaves_no_old_one(shell: InteractiveShell, asked: As
         ("%%rlm notes\n   \n", "UsageError: The question is empty."),
         ("%%rlm --modle x notes\nWhat?", "UsageError: There is no option --modle.\nDid you mean --model?"),
         ("%rlm notes What is it?", "UsageError: The question begins with notes, which is a variable here."),
-        ("%rlm notes --", "UsageError: There is no question behind --."),
+        ("%rlm notes --", "UsageError: There is no question after --."),
         ("%rlm sttaus", "UsageError: %rlm sttaus: there is no such command"),
-        ("%%rlm --as 3x\nWhat?", "UsageError: --as 3x: no variable can be called that."),
-        ("%%rlm --as class\nWhat?", "UsageError: --as class: no variable can be called that."),
+        ("%%rlm --as 3x\nWhat?", "UsageError: --as 3x: this is not a valid variable name."),
+        ("%%rlm --as class\nWhat?", "UsageError: --as class: this is not a valid variable name."),
         ("%%rlm -t list[Persn]\nWho?", "UsageError: -t list[Persn]: Persn is not defined in this notebook."),
         ("%%rlm -t list[\nWho?", "UsageError: A bracket is not closed"),
-        ("%%rlm -t 1/0\nWho?", "UsageError: -t 1/0 is no type: division by zero."),
-        ("%%rlm --rlm notes\nWho?", "UsageError: notes is no RLM."),
+        ("%%rlm -t 1/0\nWho?", "UsageError: -t 1/0 is not a type: division by zero."),
+        ("%%rlm --rlm notes\nWho?", "UsageError: notes is not an RLM."),
         (
             "%%rlm --rlm scripted -m local\nWho?",
-            "UsageError: scripted has models, limits and settings of its own.",
+            "UsageError: scripted has its own models, limits and settings.",
         ),
         ("%%rlm -m {modle}\nWho?", "UsageError: There is no variable modle in this notebook."),
         ("%%rlm --keep -t slice\nWho?", "UsageError: Answers cannot be of the type"),
@@ -229,7 +229,7 @@ def test_the_cost_is_that_of_all_questions(
     run(shell, "%rlm stop")
     assert capsys.readouterr().out == "No kernel is kept.\n"
     run(shell, "%rlm")
-    assert "none is kept: --keep keeps one" in capsys.readouterr().out
+    assert "none; --keep keeps the kernel" in capsys.readouterr().out
 
 
 def test_a_large_variable_is_told_of(
@@ -238,7 +238,7 @@ def test_a_large_variable_is_told_of(
     monkeypatch.setattr(variables, "LARGE", 10_000_000)
     shell.user_ns["text"] = "x" * 60_000_000
     run(shell, "%%rlm text\nHow long?")
-    assert "text (str) has about 0.1 GB: it is written to a file first." in capsys.readouterr().out
+    assert "text (str) has about 0.1 GB, so rlm writes it to a file first." in capsys.readouterr().out
 
 
 def test_tab_offers_options_commands_and_variables_that_can_be_asked_about(shell: InteractiveShell) -> None:

@@ -38,8 +38,8 @@ def test_names_with_dots_and_indexes_are_looked_up() -> None:
         ("df['b']", "df['b'] cannot be read: KeyError: 'b'"),
         ("rows[9]", "rows[9] cannot be read: IndexError"),
         ("df.nothing", "cannot be read: AttributeError"),
-        ("open('x')", "is no variable's name"),
-        ("3", "is no variable's name"),
+        ("open('x')", "is not the name of a variable"),
+        ("3", "is not the name of a variable"),
         ("math", "math is a module"),
         ("print", "print is a function"),
         ("Path", "Path is a class"),
@@ -143,7 +143,7 @@ def test_what_is_the_same_is_given_once_and_what_has_changed_under_a_new_name(tm
 
 
 def test_what_no_file_can_hold_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be handed to the kernel"):
+    with pytest.raises(UsageError, match="cannot be passed to the kernel"):
         as_context({"a": object(), "b": "x"}, tmp_path / "made")
     assert not list((tmp_path / "made").iterdir())
 

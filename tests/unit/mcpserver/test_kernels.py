@@ -23,7 +23,7 @@ async def test_kernels_are_waited_for_and_sessions_are_refused() -> None:
 
     waiting = [asyncio.create_task(wait()) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0)
-    with pytest.raises(UsageError, match="wait for a kernel"):
+    with pytest.raises(UsageError, match="waiting for a kernel"):
         await wait()
     waiting[0].cancel()
     kernels.give()

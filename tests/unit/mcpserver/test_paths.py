@@ -38,7 +38,7 @@ def test_a_link_within_the_folder_is_followed_and_one_out_of_it_is_not(folder: P
     (folder / "in").symlink_to(folder / "a b.txt")
     (folder / "out").symlink_to(folder.parent / "outside.txt")
     assert allowed(["in"], [folder]) == [(folder / "a b.txt").resolve()]
-    with pytest.raises(FileRefused, match="none of the folders"):
+    with pytest.raises(FileRefused, match="not in a folder"):
         allowed(["out"], [folder])
 
 

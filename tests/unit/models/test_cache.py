@@ -377,7 +377,7 @@ async def test_a_cache_that_cannot_be_used_is_told_once_and_the_run_goes_on(
         replies = await asyncio.gather(*(ask(front, f"{n}" * 3000) for n in range(10)))
     assert [reply.text for reply in replies] == [f"{n}" * 3000 for n in range(10)]
     assert len(said) == 1
-    assert said[0].startswith("The cache cannot be used, so this run goes on without it: ")
+    assert said[0].startswith("The cache cannot be used, so this run continues without it: ")
 
 
 ROW = {"model": "test/sub", "text": b"KEPT", "finish": "stop", "used": 5}
@@ -546,7 +546,7 @@ async def test_the_models_of_the_settings_have_it_when_it_is_enabled(
 async def test_where_nothing_can_be_kept_the_user_is_told(unready: Counting, said: list[str]) -> None:
     async with open_models(configured(), said.append):
         pass
-    assert said == ["The cache is on, but sub_llm.temperature is not 0, so nothing is kept; set it to 0."]
+    assert said == ["The cache is on, but stores nothing, because sub_llm.temperature is not 0. Set it to 0."]
     async with open_models(configured(cache__enabled=False), said.append) as models:
         assert models is unready
 

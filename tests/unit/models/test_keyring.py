@@ -126,7 +126,7 @@ def test_a_machine_without_a_keyring_is_said(backend: str, monkeypatch: pytest.M
     if not backend:  # what a server, a container and WSL have: nothing is set, and there is no bus
         monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
-    with pytest.raises(KeyringError, match="There is no keyring on this machine") as caught:
+    with pytest.raises(KeyringError, match="This machine has no keyring") as caught:
         add_key("openai", KEY)
     assert "GNOME Keyring" in caught.value.hint
     assert kept_in_keyring() == []
@@ -156,7 +156,7 @@ async def test_a_keyring_that_hangs_costs_a_bounded_time_and_can_be_called_off_a
 def test_a_key_that_somebody_took_out_of_the_keyring_is_said(file: Path) -> None:
     add_key("openai", KEY)
     file.unlink()
-    with pytest.raises(KeyringError, match="has no OPENAI_API_KEY any more") as caught:
+    with pytest.raises(KeyringError, match="no longer has OPENAI_API_KEY") as caught:
         keyring_key("openai")
     assert "rlm auth add OPENAI_API_KEY" in caught.value.hint
     remove_key("openai")
@@ -203,7 +203,7 @@ def test_what_was_copied_with_a_key_does_not_come_into_the_keyring(file: Path) -
     "written", ["", " \n", f"{KEY}\n{KEY}", "sk-é0123456789", "two words", "\x00", "Bearer "]
 )
 def test_what_is_no_key_is_refused_and_changes_nothing(written: str, file: Path) -> None:
-    with pytest.raises(UsageError, match="othing is changed"):
+    with pytest.raises(UsageError, match="othing changed"):
         add_key("openai", written)
     assert (keyrings.kept(file), kept_in_keyring()) == ({}, [])
 

@@ -309,7 +309,7 @@ class TestChecks:
     ) -> None:
         (tmp_path / "file").touch()
         monkeypatch.setenv("RLM_MODELS_DIR", str(tmp_path / "file" / "models"))
-        with pytest.raises(LocalModelError, match="cannot be kept"):
+        with pytest.raises(LocalModelError, match="cannot be stored"):
             pull("local", sources=[])
 
 
@@ -339,7 +339,7 @@ class TestServerThatCannotStart:
 
     async def test_without_weights_it_says_how_to_fetch_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
-        with pytest.raises(LocalModelError, match="not there") as caught:
+        with pytest.raises(LocalModelError, match="are missing") as caught:
             await LocalServer.start("local")
         assert "rlm models pull local" in caught.value.hint
 

@@ -237,7 +237,7 @@ def test_the_settings_become_what_the_provider_takes_and_the_rest_is_told(
 
 def test_the_sentence_says_who_takes_what_and_what_becomes_of_the_setting() -> None:
     _, said = asked("anthropic", "claude-sonnet-4-5", SONNET, seed=4)
-    assert said == ["anthropic takes no seed: sub_llm.seed is left out."]
+    assert said == ["anthropic does not support a seed: sub_llm.seed is left out."]
     settings = LLMSettings(reasoning="xhigh")
     _, said = request_parameters(settings, "anthropic", "claude-sonnet-4-6", ADAPTIVE, "root_llm")
     assert said == ['claude-sonnet-4-6 has no level "xhigh": root_llm.reasoning is "high".']

@@ -91,7 +91,7 @@ def test_an_address_says_where_it_came_from() -> None:
     assert (
         address_of("sub_llm", LLMSettings(), "openai", {}).told() == "https://api.openai.com/v1 (the default)"
     )
-    assert address_of("sub_llm", LLMSettings(), "cohere", {}).told() == "the provider's usual one"
+    assert address_of("sub_llm", LLMSettings(), "cohere", {}).told() == "the provider's default"
 
 
 @pytest.mark.parametrize("written", ["sk-1", " sk-1\r\n", "'sk-1'", "Bearer sk-1", "\u200bsk-1\u00a0"])

@@ -76,7 +76,7 @@ async def test_a_script_that_fails_is_named_as_what_failed(script: Any, how: str
         with pytest.raises(ModelError, match=how) as caught:
             await models.complete(QUESTION, role=role)
         assert caught.value.message.startswith(f"The model scripted/{role} has no reply: its script ")
-        assert caught.value.hint == f"Mend what ScriptedModels was given as `{role}`."
+        assert caught.value.hint == f"Correct the argument `{role}` of ScriptedModels."
 
 
 async def test_an_error_of_ours_that_a_script_raises_stays_what_it_is() -> None:

@@ -75,7 +75,7 @@ def test_a_prompt_that_was_not_asked_is_not_searched(tmp_path: Path) -> None:
     trace = write(tmp_path, [("Say hello.", "Hello.")], "Hello.", lie=f"When? {TEXT}")
     found = provenance(read_trace(trace))
     assert (found.sources.calls[1].state, found.sources.calls[1].passages) == ("differs", ())
-    assert any("other prompts" in why for why in found.sources.trouble)
+    assert any("do not match the recorded digests" in why for why in found.sources.trouble)
 
 
 def test_of_a_prompt_of_which_only_the_beginning_is_kept_that_is_said(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_prompt_that_the_notebook_has_in_part_is_told(tmp_path: Path) -> None:
 def test_a_trace_that_was_moved_or_is_none_is_named(tmp_path: Path) -> None:
     told = result_of(tmp_path / "t.ipynb", turn(1, call(1)))
     (tmp_path / "t.ipynb").rename(tmp_path / "moved.ipynb")
-    with pytest.raises(UsageError, match=r"t\.ipynb is not there any more") as moved:
+    with pytest.raises(UsageError, match=r"t\.ipynb no longer exists") as moved:
         _ = told.calls
     assert "dataclasses.replace" in moved.value.hint
     (tmp_path / "t.ipynb").write_text("no notebook")

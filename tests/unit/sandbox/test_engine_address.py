@@ -91,7 +91,7 @@ def test_a_damaged_file_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, tex
     context(home, "far", "ssh://me@far")
     next(home.glob("contexts/meta/*/meta.json")).write_bytes(text.encode("latin-1"))
     monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    with pytest.raises(DockerError, match="cannot be read"):
+    with pytest.raises(DockerError, match=r"cannot be read|does not contain a JSON object"):
         engine_address.find()
 
 
@@ -113,7 +113,7 @@ def test_an_address_that_is_none_is_told_without_its_password(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    with pytest.raises(DockerError, match="no address") as caught:
+    with pytest.raises(DockerError, match=r"not (the|an ssh) address") as caught:
         docker_host.connect()
     assert "secret" not in str(caught.value)
     assert caught.value.hint

@@ -66,7 +66,7 @@ async def test_requests_share_one_ssh_which_ends_with_the_client(ssh: Path) -> N
             "ssh-keygen -R",
         ),
         ("me@far: Permission denied (publickey,password).", "was refused by far", "ssh-add"),
-        ("ssh: Could not resolve hostname far: Name or service not known", "does not reach far", "address"),
+        ("ssh: Could not resolve hostname far: Name or service not known", "cannot reach far", "address"),
         ("bash: line 1: docker: command not found", "no `docker` command on far", "Install it"),
         ("docker: 'system dial-stdio' is not a docker command.", "too old on far", "18.09"),
         (
@@ -93,9 +93,9 @@ def test_what_ssh_says_is_told_with_what_to_do(ssh: Path, said: str, told: str, 
 
 def test_a_shell_that_prints_is_told(ssh: Path) -> None:
     put(ssh, f"echo Welcome; exec {sys.executable} -c {shlex.quote(ENGINE)}")
-    with pytest.raises(DockerError, match=r"not Docker's: Welcome") as caught:
+    with pytest.raises(DockerError, match=r"not from Docker: Welcome") as caught:
         docker_host.connect()
-    assert "prints something as it starts" in caught.value.hint
+    assert "prints something when it starts" in caught.value.hint
 
 
 def test_a_machine_that_does_not_answer_is_told(ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_a_machine_that_does_not_answer_is_told(ssh: Path, monkeypatch: pytest.M
     put(ssh, "exec cat >/dev/null")
     with pytest.raises(DockerError, match="did not answer within 1 s") as caught:
         docker_host.connect()
-    assert "over there" in caught.value.hint
+    assert "on that machine" in caught.value.hint
 
 
 def test_a_machine_without_ssh_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,6 @@ class TestRunDir:
 
     def test_no_place_for_the_folder_is_a_clear_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("rlm_kernel.sandbox.rundir._bases", lambda: iter([Path("/proc/none")]))
-        with pytest.raises(SetupError, match="cannot be made") as caught:
+        with pytest.raises(SetupError, match="cannot be created") as caught:
             RunDir.create(max_request=1, window=1)
         assert "XDG_RUNTIME_DIR" in caught.value.hint

@@ -108,7 +108,7 @@ async def test_a_folder_in_the_depot_gives_what_is_in_it(make: Make, tree: Path)
 
 async def test_without_a_depot_what_is_named_later_is_refused(make: Make, tree: Path) -> None:
     grants = make(depot=None)
-    with pytest.raises(FileRefused, match="runs already") as caught:
+    with pytest.raises(FileRefused, match="already running") as caught:
         await grants.add(tree / "a.txt")
     assert "-f" in caught.value.hint
 

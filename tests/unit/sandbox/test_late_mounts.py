@@ -191,6 +191,6 @@ def test_a_file_that_waits_for_somebody_is_refused_and_says_so(
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr(LateMounts, "_file", waits)
-    with pytest.raises(FileRefused, match="it waits for what somebody writes there") as caught:
+    with pytest.raises(FileRefused, match="a pipe that waits for a writer") as caught:
         depot.give(source)
     assert "timeout 5 cat" in caught.value.hint

@@ -132,7 +132,7 @@ async def test_who_finds_no_room_waits_is_told_and_is_let_in_when_one_has_ended(
     waiting = asyncio.create_task(_enter(said))
     await until(lambda: bool(said))
     assert said == [
-        "waiting for memory: 3 kernels have 6.0 of 6.0 GiB, and this one wants 2.0 (sandbox.memory), since "
+        "waiting for memory: 3 kernels have 6.0 of 6.0 GiB, and this one needs 2.0 (sandbox.memory), since "
         "0 s."
     ]
     engine.listed.pop()
@@ -158,7 +158,7 @@ async def test_it_is_said_again_while_nothing_changes(engine: Any, monkeypatch: 
 async def test_who_may_wait_for_so_long_only_is_refused_with_what_to_do(engine: Any) -> None:
     for _ in range(3):
         engine.add()
-    with pytest.raises(DockerError, match="no room for another kernel") as told:
+    with pytest.raises(DockerError, match="not enough memory for another kernel") as told:
         await _enter([], wait=0.05)
     assert "rlm stop" in told.value.hint
 
@@ -206,7 +206,7 @@ async def test_the_turn_of_a_process_that_is_killed_goes_to_the_next(engine: Any
         said: list[str] = []
         waiting = asyncio.create_task(_enter(said))
         await until(lambda: bool(said))
-        assert said[0].startswith("waiting for its turn")
+        assert said[0].startswith("waiting: other commands")
         other.kill()
         await asyncio.wait_for(waiting, 10)
 

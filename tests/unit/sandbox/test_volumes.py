@@ -200,7 +200,9 @@ def test_what_is_changed_while_it_is_sent_is_told_and_not_known_by_its_digest(
     said: list[str] = []
     engine.meanwhile = lambda: (tmp_path / "a.txt").write_text("other text")
     send(engine, parcel, say=said.append)
-    assert said == ["a.txt was changed while it was sent to the engine: the kernel has it as it was read."]
+    assert said == [
+        "a.txt was changed while rlm sent it to the engine: the kernel has the version that rlm read."
+    ]
     engine.meanwhile = lambda: None
     (tmp_path / "a.txt").write_text("some text")
     send(engine, parcel)

@@ -126,7 +126,7 @@ async def test_a_key_that_has_used_its_day_and_its_total_is_not_told_to_come_aga
 ) -> None:
     account = Account(Key(name="ann", cost_per_day=1.0, **limit))
     await spend(account, 1.0, 100)
-    with pytest.raises(Refused, match=r"has used all that it may\.$") as refused:
+    with pytest.raises(Refused, match=r"has used up its limit\.$") as refused:
         account.left()
     assert refused.value.retry_after is None
 
@@ -234,7 +234,7 @@ def test_a_file_of_keys_is_of_one_server_at_a_time(tmp_path: Path) -> None:
     with alone(keys), alone(tmp_path / "others.json"), alone(None), alone(None):
         with pytest.raises(ConfigError, match="Another rlm serve") as refused, alone(keys):
             pass
-        assert "a file of its own" in refused.value.hint
+        assert "its own key file" in refused.value.hint
     with alone(keys):
         pass
 

@@ -132,7 +132,7 @@ def test_a_question_that_the_budget_ended_is_asked_again_when_there_is_more(tmp_
         return answered(item)
 
     out, asked = tmp_path / "r.jsonl", [f"q{n}" for n in range(100)]
-    with pytest.raises(BudgetExceeded, match="too little for a call"):
+    with pytest.raises(BudgetExceeded, match="too little for another call"):
         asyncio.run(run(Stub(poor, places=1), asked, out, How(Budget(cost=9.0))))
     ended = [row["id"] for row in rows(out) if row["status"] == "no_answer"]
     assert len(ended) == 1

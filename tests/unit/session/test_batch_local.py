@@ -102,7 +102,7 @@ def test_a_page_of_somebody_else_in_the_folder_of_traces_stays(tmp_path: Path) -
             async for _ in made.batch.run(made.entries):
                 pass
 
-    with pytest.raises(UsageError, match="would take the place"):
+    with pytest.raises(UsageError, match="would replace"):
         asyncio.run(main())
     assert not engine.begun
     assert page.read_text() == "<!doctype html><p>My site"
@@ -116,7 +116,7 @@ def test_a_page_of_somebody_else_in_the_folder_of_traces_stays(tmp_path: Path) -
 def test_what_a_command_writes_is_no_file_of_every_question() -> None:
     reading, writing = os.pipe()
     try:
-        with pytest.raises(UsageError, match="What a command writes"):
+        with pytest.raises(UsageError, match="the output of a command"):
             files_of_all([f"/dev/fd/{reading}"])
     finally:
         os.close(reading)

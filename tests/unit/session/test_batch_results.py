@@ -136,7 +136,7 @@ def test_a_second_process_is_told(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text(content)
-    with pytest.raises(UsageError, match="no file of results"):
+    with pytest.raises(UsageError, match="not a results file"):
         Results.open(path)
     assert path.read_text() == content
 

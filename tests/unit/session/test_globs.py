@@ -94,4 +94,4 @@ def test_what_people_write_finds_the_file(
 def test_a_pattern_with_braces_that_finds_nothing_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refused:
         expand([tmp_path / "*.{md,txt}"], Path())
-    assert "a pattern for each" in refused.value.hint
+    assert "one pattern for each" in refused.value.hint

@@ -67,7 +67,7 @@ def _deep() -> list[Any]:
     ids=range(4),
 )
 def test_what_json_cannot_hold_is_a_usage_error(context: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be handed to the kernel") as caught:
+    with pytest.raises(UsageError, match="cannot be passed to the kernel") as caught:
         gather(context, tmp_path / "t.ipynb")
     assert "JSON" in caught.value.hint
 
@@ -234,7 +234,7 @@ def test_a_terminal_is_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_standard_input_without_a_place_is_a_trace_error(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe_in(monkeypatch, b"x")
-    with pytest.raises(TraceError, match="Standard input cannot be kept"):
+    with pytest.raises(TraceError, match="Standard input cannot be stored"):
         found("-", stdin="a.log/t.stdin.txt")
 
 

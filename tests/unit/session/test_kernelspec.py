@@ -95,7 +95,7 @@ def test_places_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bad_names_and_places_are_errors_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no kernel of that name"):
+    with pytest.raises(UsageError, match="not accept this name"):
         kernelspecs.install(user=True, name="a b")
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match="cannot be written") as caught:
@@ -112,8 +112,8 @@ def test_remove_takes_away_ours_alone(places: dict[str, Path], monkeypatch: pyte
     )
     rlm(monkeypatch, "remove")
     assert not folder.exists()
-    with pytest.raises(UsageError, match="finds no kernelspec no-such"):
+    with pytest.raises(UsageError, match="does not find a kernelspec no-such"):
         kernelspecs.remove(name="no-such")
-    with pytest.raises(UsageError, match="is not of rlm_kernel"):
+    with pytest.raises(UsageError, match="does not belong to rlm_kernel"):
         kernelspecs.remove(name="other")
     assert other.exists()

@@ -75,5 +75,5 @@ def test_what_a_kernel_that_runs_is_not_given(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_an_asker_that_was_not_entered_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has not been entered"):
+    with pytest.raises(UsageError, match="was not entered"):
         await Asker(load_settings(None)).ask("Why?", trace=tmp_path / "t.ipynb")

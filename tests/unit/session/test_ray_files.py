@@ -65,7 +65,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(store: Store, tmp_path:
     file.write_text("before")
     parcel = Parcels().of(file)
     file.write_text("after!")
-    with pytest.raises(FileRefused, match="changed while it was sent"):
+    with pytest.raises(FileRefused, match="changed while rlm sent it"):
         _send(store, parcel)
     assert store.pin(RUN, [parcel.digest]) == [parcel.digest]
 

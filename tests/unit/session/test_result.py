@@ -114,7 +114,7 @@ def test_a_long_answer_is_cut_with_a_word_on_where_the_rest_is() -> None:
     text = "```\n" + "line\n" * SHOWN
     for shown in (made(text)._repr_html_(), made(text)._repr_markdown_()):
         assert len(shown) < 2 * SHOWN
-        assert "more characters; result.answer has them all" in shown
+        assert "more characters; result.answer has all of them" in shown
     assert made(text)._repr_html_().rindex("</pre>") < made(text)._repr_html_().index("more characters")
 
 

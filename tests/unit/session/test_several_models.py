@@ -107,6 +107,6 @@ def test_a_limit_of_money_needs_the_prices_of_the_models_that_it_holds_for(
     if missing is None:
         _check_prices(models, settings)
         return
-    with pytest.raises(ConfigError, match="no price is known for b/qwen3-coder") as caught:
+    with pytest.raises(ConfigError, match="it knows no price for b/qwen3-coder") as caught:
         _check_prices(models, settings)
     assert missing in caught.value.hint

@@ -389,11 +389,11 @@ async def test_a_receiver_that_is_dead_or_hangs_delays_nothing(
     [
         (
             {"OTEL_TRACES_EXPORTER": "jaeger"},
-            "OTEL_TRACES_EXPORTER may be otlp, console or none, not 'jaeger'.",
+            "OTEL_TRACES_EXPORTER must be otlp, console or none, not 'jaeger'.",
         ),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "http/protobuf alone, not by grpc",
+            "http/protobuf, not over grpc",
         ),
     ],
 )
@@ -424,7 +424,8 @@ asyncio.run(with_spans(None, print))
         [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True
     )
     assert done.stdout == (
-        "OTEL_EXPORTER_OTLP_ENDPOINT asks for OpenTelemetry, which is not installed, so no spans are sent. Type: pip "
+        "OTEL_EXPORTER_OTLP_ENDPOINT asks for OpenTelemetry, which is not installed, so rlm sends no spans. "
+        "Type: pip "
         "install 'rlm-kernel[otel]'.\n"
     )
 

@@ -56,7 +56,7 @@ def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "x" * 65, "a\0b", "ü"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="no name for a session"):
+    with pytest.raises(UsageError, match="not a valid name for a session"):
         SessionFolder(tmp_path, name)
 
 
@@ -65,7 +65,7 @@ def test_a_session_that_came_with_somebody_elses_files_is_not_believed(
 ) -> None:
     folder = begun(tmp_path / "theirs")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-user"))
-    with pytest.raises(UsageError, match="was not begun by you"):
+    with pytest.raises(UsageError, match="was not started by you"):
         folder.read()
 
 
@@ -74,7 +74,7 @@ def test_a_key_that_is_a_path_is_not_looked_up(tmp_path: Path, key: str) -> None
     folder = begun(tmp_path / "s")
     file = folder.path / "state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"key": key}))
-    with pytest.raises(UsageError, match="was not begun by you"):
+    with pytest.raises(UsageError, match="was not started by you"):
         folder.read()
 
 
@@ -85,7 +85,7 @@ async def test_no_session_is_kept_behind_a_link(tmp_path: Path, place: str) -> N
     (kept / "precious").touch()
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).symlink_to(kept.parent)
-    with pytest.raises(UsageError, match=r"is a link, and no session is kept behind one"):
+    with pytest.raises(UsageError, match=r"is a link, and rlm does not keep sessions behind links"):
         async with SessionFolder(tmp_path / ".rlm_state").held("rlm init"):
             pass
     assert [path.name for path in kept.parent.rglob("*")] == ["default", "precious"]
@@ -94,7 +94,7 @@ async def test_no_session_is_kept_behind_a_link(tmp_path: Path, place: str) -> N
 async def test_a_folder_with_other_things_in_it_is_no_sessions(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "main.py").touch()
-    with pytest.raises(UsageError, match=r"is no session's folder: it has 'main\.py' in it"):
+    with pytest.raises(UsageError, match=r"is not the folder of a session: it has 'main\.py' in it"):
         async with SessionFolder(tmp_path, "src").held("rlm init"):
             pass
     assert [path.name for path in (tmp_path / "src").iterdir()] == ["main.py"]

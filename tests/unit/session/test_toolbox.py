@@ -83,9 +83,9 @@ def test_a_name_that_the_kernel_has_or_cannot_have_is_refused(name: str) -> None
 
 
 def test_two_tools_of_one_name_are_refused_and_so_are_too_many() -> None:
-    with pytest.raises(UsageError, match="Two tools are called 'a'"):
+    with pytest.raises(UsageError, match="Two tools have the name 'a'"):
         check_names([tool(lambda: 1, name="a"), tool(lambda: 2, name="a")])
-    with pytest.raises(UsageError, match="200 at most"):
+    with pytest.raises(UsageError, match="at most 200"):
         check_names([tool(lambda: 1, name=f"t{number}") for number in range(201)])
 
 

@@ -135,7 +135,7 @@ def test_without_a_digest_the_size_alone_is_checked_and_that_is_said(tmp_path: P
     metas = [recorded(tmp_path / "a.txt", digest=False)]
     (tmp_path / "a.txt").write_text("some tEXT")
     (said,) = find_files(trace(tmp_path, metas)).changed
-    assert "is not known" in said
+    assert "It is not known" in said
     (tmp_path / "a.txt").write_text("another size")
     with pytest.raises(FileRefused, match="has changed"):
         find_files(trace(tmp_path, metas))

@@ -124,7 +124,7 @@ async def test_a_secret_that_a_server_tells_reaches_neither_code_nor_prompt_nor_
 async def test_a_variable_that_is_not_set_is_named() -> None:
     async with opened(s=good(env={"TOKEN": "${NO_SUCH}"})) as found:
         assert "needs NO_SUCH, which is not set" in found.said[0]
-    with pytest.raises(ConfigError, match=r"\$\{input:token\}, which is not known"):
+    with pytest.raises(ConfigError, match=r"\$\{input:token\}, which rlm does not support"):
         async with opened(s=good(env={"TOKEN": "${input:token}"}, required=True)):
             pass
 
@@ -194,8 +194,8 @@ async def test_a_server_that_does_not_start_is_told_and_the_run_has_the_tools_of
         assert "s_add" in found.tools
         assert sorted(found.said) == [
             "MCP server 'bad' does not start: it ended at once. It last wrote: cannot load the module nonsense. "
-            "The run goes on without its tools.",
-            "MCP server 'gone': there is no program no-such-program. The run goes on without its tools.",
+            "The run continues without its tools.",
+            "MCP server 'gone': there is no program no-such-program. The run continues without its tools.",
         ]
 
 

@@ -31,7 +31,7 @@ def test_all_names_them_where_it_is_there(tmp_path: Path) -> None:
     path.write_text("from math import sqrt\n__all__ = ['sqrt']\ndef first(): pass\n")
     assert names(path) == ["sqrt"]
     path.write_text("__all__ = ['gone']\n")
-    with pytest.raises(UsageError, match="names what is not there"):
+    with pytest.raises(UsageError, match="names functions that do not exist"):
         tools_in([path])
 
 
@@ -54,5 +54,5 @@ def test_a_file_that_gives_no_tools_is_told_plainly(tmp_path: Path, code: str, t
 
 def test_what_is_no_file_of_python_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone.py", Path(__file__).with_suffix(".txt")):
-        with pytest.raises(UsageError, match="no file of Python"):
+        with pytest.raises(UsageError, match="not a Python file"):
             tools_in([path])

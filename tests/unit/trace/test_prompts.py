@@ -375,7 +375,7 @@ def test_a_full_disk_is_told_once_and_costs_nothing_else(notebook: Path, full_di
         write._prompts.close()
     tell(write, [CellStarted("turn-01-a", 1, "x"), CellFinished(1, result("turn-01-a", "x"))])
     write.close()
-    assert [bool(re.search("not kept in full.*No space left", line)) for line in said] == [True]
+    assert [bool(re.search("does not keep full prompts.*No space left", line)) for line in said] == [True]
     trace = read_trace(notebook)
     assert [cell.id for cell in trace.code_cells] == ["turn-01-a"]
     full_disk[0] = 1 << 30
@@ -604,7 +604,7 @@ def test_a_file_of_nothing_but_empty_blocks_or_frames_is_given_up_soon(
     path = tmp_path / "x.prompts.zst"
     path.write_bytes(head + part * 50_000)
     file = os.open(path, os.O_RDWR)
-    with pytest.raises(ValueError, match="no zstd file of ours"):
+    with pytest.raises(ValueError, match="not a zstd file from rlm"):
         zstd_log.mended(file)
     os.close(file)
     assert path.stat().st_size == len(head + part * 50_000)

@@ -96,13 +96,13 @@ def test_edits_of_a_person_are_seen(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda n: n["metadata"].pop("rlm"), "no trace of rlm_kernel"),
+        (lambda n: n["metadata"].pop("rlm"), "not a trace of rlm_kernel"),
         (lambda n: n["metadata"]["rlm"].update(version=2, rlm_version="9.9"), "written by rlm_kernel 9.9"),
         (lambda n: n["metadata"]["rlm"].pop("question"), "question: Field required"),
         (lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"].update(status="odd"), "cell turn-01-a"),
         (
             lambda n: cell_of(n, "turn-01-a").update(id="../../../home/x"),
-            r"'\.\./\.\./\.\./home/x' is no id for its cell 5",
+            r"'\.\./\.\./\.\./home/x' is not a valid id for its cell 5",
         ),
         (
             lambda n: n["metadata"]["rlm"]["totals"].update(cost=-1000.0),
@@ -124,9 +124,9 @@ def test_edits_of_a_person_are_seen(path: Path) -> None:
             lambda n: cell_of(n, "turn-01-a")["metadata"]["rlm"]["calls"][0].update(prompt_tokens=-1),
             "calls.0.prompt_tokens",
         ),
-        (lambda n: n.pop("cells"), "no notebook"),
-        (lambda n: n.update(nbformat=99), "no notebook"),
-        (lambda n: n["cells"].append("x"), "no notebook"),
+        (lambda n: n.pop("cells"), "not a readable notebook"),
+        (lambda n: n.update(nbformat=99), "not a readable notebook"),
+        (lambda n: n["cells"].append("x"), "not a readable notebook"),
     ],
 )
 def test_a_damaged_trace_is_refused_with_the_reason(
@@ -161,7 +161,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 def test_a_truncated_trace_is_refused(path: Path, cut: float) -> None:
     text = path.read_text()
     path.write_text(text[: int(len(text) * cut)])
-    with pytest.raises(TraceError, match="not whole"):
+    with pytest.raises(TraceError, match="incomplete"):
         read_trace(path)
 
 

@@ -55,9 +55,13 @@ class RunAgain:
     models: Models | None
     tools: LiveTools = LiveTools()
 
-    def settings(self, trace: TraceFile, *, live: bool = True) -> Settings:
-        """Those for the trace; without `live` no model is asked. Raises ConfigError, UsageError."""
-        return settings_of(trace, self.config_file, self.changes, models=live and self.models is None)
+    def settings(self, trace: TraceFile, *, live: bool = True, root: bool = True) -> Settings:
+        """Those for the trace; without `live` no model is asked, without `root` no root model.
+
+        Raises ConfigError, UsageError.
+        """
+        models = live and self.models is None
+        return settings_of(trace, self.config_file, self.changes, models=models, root=root)
 
     async def look_up_files(self, trace: TraceFile, say: Say) -> TraceFiles:
         """The trace's files, found and checked. Raises UsageError, FileRefused."""
@@ -80,10 +84,11 @@ def cell_index(trace: TraceFile, name: str) -> int:
 
 
 def settings_of(
-    trace: TraceFile, config_file: Path | None, changes: Mapping[str, Any], *, models: bool
+    trace: TraceFile, config_file: Path | None, changes: Mapping[str, Any], *, models: bool, root: bool = True
 ) -> Settings:
     """The settings, with limits and (if `models`) models as the trace has them, and then `changes`.
 
+    Without `root` the sub model stands in the root model's place too, so that the root model needs no key.
     Nothing that guards the machine is taken from a trace: it may be a stranger's.
     """
     known = set(known_keys())
@@ -92,14 +97,16 @@ def settings_of(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     if models and "root_llm.model" not in given:
-        recorded |= {f"{role}_llm.model": trace.meta.models[role] for role in ROLES}
+        sub = given.get("sub_llm.model") or trace.meta.models["sub"]
+        leads = trace.meta.models["root"] if root else sub
+        recorded |= {"root_llm.model": leads, "sub_llm.model": sub}
         recorded |= _others(trace)
         if trace.meta.prompt_profile in PROFILES:
             recorded["prompt.profile"] = trace.meta.prompt_profile
-        if trace.meta.models["root"].startswith("scripted/"):
+        if leads.startswith("scripted/"):
             raise UsageError(
                 "The trace was made with scripted models, which are not available now.",
-                hint="Name a model: --model",
+                hint="Name a model: --model" if root else "Its sub-calls need a model: --sub-model",
             )
     return load_settings(config_file, recorded | given)
 

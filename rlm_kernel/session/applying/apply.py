@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,14 @@ from rlm_kernel.errors import UsageError, backstop
 from rlm_kernel.session.answering import Family
 from rlm_kernel.session.applying.asked import OldQuestion, questions_of
 from rlm_kernel.session.applying.counterparts import Counterparts, New, counterparts
+from rlm_kernel.session.applying.needed import needed_models
 from rlm_kernel.session.applying.turns import Applying, Choices, Plan, origins_of
 from rlm_kernel.session.ask import trace_path
 from rlm_kernel.session.delivery import Give, answer_first
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import Context, check_readable, gather
 from rlm_kernel.session.listeners import with_spans
-from rlm_kernel.session.models import models_of
+from rlm_kernel.session.models import ModelSet
 from rlm_kernel.session.places import give_back
 from rlm_kernel.session.pool import KernelPool
 from rlm_kernel.session.replaying import RunAgain
@@ -109,9 +111,10 @@ async def apply(
         plan = await asyncio.to_thread(_planned, trace, asked, context, files or {}, target)
         plan = replace(plan, choices=Choices(root, reuse))
         placed(target)
-        host = Host(again.settings(trace), say, consent, approve, tools, allow_call)
+        settings, chosen = needed_models(trace, asked, again, plan.choices, say)
+        host = Host(settings, say, consent, approve, tools, allow_call)
         return await answer_first(
-            lambda give: _applied(plan, again, view, host, give),
+            lambda give: _applied(plan, chosen, view, host, give),
             answered,
             say,
         )
@@ -178,12 +181,14 @@ def _new(path: Path) -> New:
     return New(real, real.is_dir())
 
 
-async def _applied(plan: Plan, again: RunAgain, view: Listener | None, host: Host, give: Give) -> Result:
+async def _applied(
+    plan: Plan, models: AbstractAsyncContextManager[ModelSet], view: Listener | None, host: Host, give: Give
+) -> Result:
     view = await with_spans(view, host.say)
     files = GivenFiles(plan.inputs.paths, late=bool(host.tools) or host.consent is not None)
     async with (
         opened(host) as host,
-        set_up(host, models_of(host.settings, again.models, host.say)) as ready,
+        set_up(host, models) as ready,
         await new_kernel(host, ready.image, files) as running,
         KernelPool(host, ready.image) as kernels,
     ):

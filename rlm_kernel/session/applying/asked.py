@@ -72,11 +72,15 @@ def _loads_input(cell: TraceCell) -> bool:
     return cell.kind in ("parameters", "setup") and _INJECTED not in cell.tags
 
 
-def code_of(questions: Sequence[OldQuestion]) -> str:
-    """All of it."""
-    cells = (
+def cells_of(questions: Sequence[OldQuestion]) -> list[TraceCell]:
+    """All cells with code, in their order."""
+    return [
         cell
         for one in questions
         for cell in [*one.before, *(cell for turn in one.turns for cell in turn.cells)]
-    )
-    return "\n".join(cell.source for cell in cells)
+    ]
+
+
+def code_of(questions: Sequence[OldQuestion]) -> str:
+    """All of it."""
+    return "\n".join(cell.source for cell in cells_of(questions))

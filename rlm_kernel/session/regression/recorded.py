@@ -148,39 +148,6 @@ def _start(text: str) -> str:
     return " ".join(text[: 4 * _CHARS].split())[:_CHARS]
 
 
-class Unasked:
-    """Models that are known by their names, and asked nothing. Implements `engine.protocols.Models`."""
-
-    def __init__(self, cards: Mapping[str, Card]) -> None:
-        """`cards`: by role, root and sub among them."""
-        self._cards = cards
-
-    def name(self, role: Role) -> str:
-        return self._cards[role].name
-
-    def card(self, which: str) -> Card:
-        return self._cards[which]
-
-    @property
-    def others(self) -> Sequence[Card]:
-        return [card for role, card in self._cards.items() if role not in ("root", "sub")]
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        role: Role,
-        model: str | None = None,
-        schema: Mapping[str, Any] | None = None,
-        watch: Watch = UNWATCHED,
-    ) -> Completion:
-        """Raises NoRecord."""
-        raise NoRecord("This test does not ask models.", hint=HOW_TO_ASK)
-
-    async def aclose(self) -> None:
-        """Nothing to free."""
-
-
 class RecordedRoot:
     """The root model as it was recorded, as long as it is asked what it was asked then. Implements
     `engine.protocols.Models`; a listener hears from it what the cells gave.

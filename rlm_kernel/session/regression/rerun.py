@@ -5,9 +5,8 @@ request answered from the trace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from rlm_kernel.engine.prompts import PROFILES
 from rlm_kernel.engine.protocols import Outcome, Totals
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.errors import RLMError, SetupError, UsageError, backstop
-from rlm_kernel.models.factory import known_card
 from rlm_kernel.session.answering import Children, Family
 from rlm_kernel.session.assembly import Assembly, history_of
 from rlm_kernel.session.before import before_this
@@ -28,14 +26,15 @@ from rlm_kernel.session.conversation import conversation, recorded, turns_of
 from rlm_kernel.session.environment import Host, Say, ledger_of, silent
 from rlm_kernel.session.inputs import check_setup
 from rlm_kernel.session.listeners import everyone
-from rlm_kernel.session.models import ModelSet, models_of
+from rlm_kernel.session.models import models_of
 from rlm_kernel.session.pool import KernelPool
-from rlm_kernel.session.regression.recorded import Course, RecordedCalls, RecordedRoot, Unasked
+from rlm_kernel.session.regression.recorded import HOW_TO_ASK, Course, RecordedCalls, RecordedRoot
 from rlm_kernel.session.replaying import RunAgain, image_remarks
 from rlm_kernel.session.running import GivenFiles, RunningKernel, new_kernel
 from rlm_kernel.session.setup import set_up
 from rlm_kernel.session.toolbox import opened
 from rlm_kernel.session.traces import closing_trace, new_meta, new_writer
+from rlm_kernel.session.unasked import unasked_models
 from rlm_kernel.tools.tool import Tool
 from rlm_kernel.trace.prompts import PromptFile, open_prompts
 from rlm_kernel.trace.reader import TraceCell, TraceFile, read_trace
@@ -137,7 +136,7 @@ async def ask_again(
     """
     parts = parts_of(trace)
     settings = settings_for(trace, again, live=live)
-    models = models_of(settings, again.models, say) if live else _unasked(trace, settings)
+    models = models_of(settings, again.models, say) if live else unasked_models(trace, settings, HOW_TO_ASK)
     async with (
         opened(Host(settings, say, tools=again.tools.tools, allow_call=again.tools.allow_call)) as host,
         set_up(host, models, again.look_up_files(trace, say)) as ready,
@@ -181,21 +180,6 @@ def _was_whole(trace: TraceFile) -> bool:
     """Whether the root model was shown the input whole."""
     told = (cell.meta.told for cell in trace.cells if cell.kind == "model" and cell.meta is not None)
     return any(whole.TOLD in text for text in told)
-
-
-@contextlib.asynccontextmanager
-async def _unasked(trace: TraceFile, settings: Settings) -> AsyncIterator[ModelSet]:
-    """The trace's models, as far as they are known without being opened."""
-    llms = {"root": settings.root_llm, "sub": settings.sub_llm, **settings.models}
-
-    def known() -> Unasked:
-        names = trace.meta.models
-        return Unasked(
-            {role: known_card(role, name, llms.get(role, settings.sub_llm)) for role, name in names.items()}
-        )
-
-    async with models_of(settings, await asyncio.to_thread(known), silent) as chosen:
-        yield chosen
 
 
 class _Work:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel.cli.apply import split
+from rlm_kernel.config import Settings
 from rlm_kernel.engine.protocols import CellResult, Totals
-from rlm_kernel.errors import UsageError
+from rlm_kernel.errors import NoRecord, UsageError
 from rlm_kernel.session.applying.applied import Applied
+from rlm_kernel.session.applying.asked import questions_of
 from rlm_kernel.session.applying.counterparts import New, counterparts
 from rlm_kernel.session.applying.expectations import is_empty, surprise, surprising_answer
 from rlm_kernel.session.applying.inputform import InputForm, broken, guessed
-from rlm_kernel.trace.reader import TraceCell
-from rlm_kernel.trace.schema import CellMeta, FileMeta
+from rlm_kernel.session.applying.needed import needed_models
+from rlm_kernel.session.applying.turns import Choices
+from rlm_kernel.session.environment import silent
+from rlm_kernel.session.models import ModelSet
+from rlm_kernel.session.replaying import RunAgain
+from rlm_kernel.trace.reader import TraceCell, TraceFile
+from rlm_kernel.trace.schema import CallMeta, CellMeta, FileMeta
+from tests.support.trace import WHEN, meta
 
 
 def old(*paths: str) -> list[FileMeta]:
@@ -238,3 +247,52 @@ def test_the_line_tells_what_it_took_beside_the_first_run() -> None:
     assert "the root model was woken at turn-02-a: it failed" in Applied(
         1, first, "turn-02-a", "it failed"
     ).line(spent)
+
+
+def recorded(folder: Path, root: str, sub: str, *kinds: Literal["llm_query", "rlm_query"]) -> TraceFile:
+    """A trace of these models whose one cell made calls of these kinds."""
+    calls = [
+        CallMeta(id=str(n), kind=kind, prompt_digest="x", preview="x", started=WHEN, seconds=0.1)
+        for n, kind in enumerate(kinds)
+    ]
+    words = TraceCell("turn-01", False, "x", [], None, CellMeta(kind="model", turn=1))
+    cell = TraceCell("turn-01-a", True, "x", [], 1, CellMeta(kind="code", turn=1, calls=calls))
+    return TraceFile(folder / "t.ipynb", meta(models={"root": root, "sub": sub}), [words, cell], None)
+
+
+def needed(
+    trace: TraceFile, sub: str | None = None, *, reuse: bool = False
+) -> tuple[Settings, AbstractAsyncContextManager[ModelSet]]:
+    """The models for `rlm apply --no-root`."""
+    again = RunAgain(None, {"sub_llm.model": sub}, {}, False, None)
+    return needed_models(trace, questions_of(trace), again, Choices(root=False, reuse=reuse), silent)
+
+
+async def test_without_the_root_model_code_that_calls_no_model_needs_none(isolated: Path) -> None:
+    for root, sub in [("scripted/root", "scripted/sub"), ("openai/gpt-5", "openai/gpt-5-mini")]:
+        async with needed(recorded(isolated, root, sub))[1] as models:
+            assert models.names == {"root": root, "sub": sub}
+            with pytest.raises(NoRecord) as raised:
+                await models.models.complete([{"role": "user", "content": "x"}], role="sub")
+            assert "--sub-model" in str(raised.value.hint)
+    scripted = recorded(isolated, "scripted/root", "scripted/sub", "llm_query")
+    async with needed(scripted, reuse=True)[1] as models:
+        assert models.names["sub"] == "scripted/sub"
+
+
+async def test_without_the_root_model_only_the_sub_model_needs_a_key(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    for trace, sub in [
+        (recorded(isolated, "scripted/root", "scripted/sub", "llm_query"), "openai/gpt-5-mini"),
+        (recorded(isolated, "anthropic/claude-sonnet-4-5", "openai/gpt-5-mini", "llm_query"), None),
+    ]:
+        async with needed(trace, sub)[1] as models:
+            assert models.names == {"root": trace.meta.models["root"], "sub": "openai/gpt-5-mini"}
+    scripted = recorded(isolated, "scripted/root", "scripted/sub", "llm_query")
+    with pytest.raises(UsageError) as raised:
+        needed(scripted)
+    assert "--sub-model" in str(raised.value.hint)
+    parent = recorded(isolated, "anthropic/claude-sonnet-4-5", "openai/gpt-5-mini", "rlm_query")
+    assert needed(parent)[0].root_llm.model == "anthropic/claude-sonnet-4-5", "it leads the child RLMs"

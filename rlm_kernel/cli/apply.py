@@ -55,7 +55,7 @@ def apply(
 
     Its cells run with live sub-calls and without the root model, in a new notebook. The root model is asked
     only if a cell fails, the input has another form, a result is empty, or the code contains something that
-    the root model had read in the earlier files. Models and limits that you do not give are taken from the
+    the root model read in the earlier files. Models and limits that you do not give are taken from the
     trace; limits count from here. Exit codes: as for rlm ask.
     """
     from rlm_kernel.session.applying.apply import apply as run

@@ -25,7 +25,7 @@ def check_prompts(trace: TraceFile, prompts: PromptFile) -> Claim:
         faults.insert(0, prompts.trouble)
     unsure = f"; of {counted(checked.unsure, 'prompt')} the beginning alone" if checked.unsure else ""
     return claim(
-        "prompts", faults, f"{counted(checked.known, 'text')} with the digests that are recorded{unsure}"
+        "prompts", faults, f"{counted(checked.known, 'text')} with the recorded digests{unsure}"
     )
 
 

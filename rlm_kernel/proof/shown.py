@@ -49,7 +49,7 @@ def check_shown(trace: TraceFile, prompts: PromptFile) -> Claim:
     other = by_another_version(trace)
     if other and all(fault.made for fault in faults) and faults:
         return not_checked("shown", f"{other}, which words these cells otherwise: {faults[0].told}")
-    said = f"{shown.checked:,} texts, tables and pictures say what the records say"
+    said = f"{shown.checked:,} texts, tables and pictures match the records"
     return claim("shown", (fault.told for fault in faults), said)
 
 

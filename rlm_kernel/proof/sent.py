@@ -24,9 +24,7 @@ def check_prompts(trace: TraceFile, prompts: PromptFile) -> Claim:
     if prompts.trouble:
         faults.insert(0, prompts.trouble)
     unsure = f"; of {counted(checked.unsure, 'prompt')} the beginning alone" if checked.unsure else ""
-    return claim(
-        "prompts", faults, f"{counted(checked.known, 'text')} with the recorded digests{unsure}"
-    )
+    return claim("prompts", faults, f"{counted(checked.known, 'text')} with the recorded digests{unsure}")
 
 
 class _Checked:

@@ -263,7 +263,7 @@ class Restored:
         ]
         if odd:
             shown = f"{', '.join(odd[:20])}{' …' if len(odd) > 20 else ''}"
-            said += f" These cells differ from the recorded run: {shown}. What they left in variables may differ."
+            said += f" Not as they were then: {shown}. What they left in variables may differ."
         return " ".join([said, *remarks])
 
 

@@ -347,9 +347,8 @@ def _same(replayed: Replayed) -> str:
     verdicts = [verdict for one in everything for verdict in one.verdicts]
     remarks = dict.fromkeys(remark for one in everything for remark in one.remarks)
     of = f" of {len(everything)} traces" if len(everything) > 1 else ""
-    return " ".join([f"{counted(len(verdicts), 'cell')}{of} gave the same output again.", *remarks]).removesuffix(
-        "."
-    )
+    said = f"{counted(len(verdicts), 'cell')}{of} gave the same output again."
+    return " ".join([said, *remarks]).removesuffix(".")
 
 
 def _not_the_same(replayed: Replayed) -> Iterator[str]:

@@ -37,7 +37,7 @@ async def test_after_a_no_in_the_terminal_nothing_of_the_batch_is_sent(
     (tmp_path / "a.txt").write_text("hay")
     models = ("-m", "openai/root", "--sub-model", "openai/sub", "-f", str(tmp_path / "a.txt"))
     async with Terminal(sys.executable, "-m", "rlm_kernel", "ask", "Q", *models) as terminal:
-        await terminal.type("", "500 calls of openai/sub, for about $5.00; no cost limit is set.")
+        await terminal.type("", "500 calls of openai/sub, for about $5.20; no cost limit is set.")
         await terminal.type("", "always for this run] ")
         await terminal.type("n\n", "5 0 The user did not allow 500 calls")
         assert await terminal.ended() == 0

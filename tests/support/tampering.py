@@ -227,7 +227,7 @@ TAMPERINGS = [
     Tampering(
         "final-output",
         _outputs("turn-02-a", text="9"),
-        "turn-02-a: the outputs",
+        "turn-02-a: what it gave",
         "cells",
         "turn-02-a: differs",
     ),
@@ -236,12 +236,12 @@ TAMPERINGS = [
     ),
     Tampering("code-with-digest", _code, "turn-01-b: the text", "code", "turn-01-b: the model's reply"),
     Tampering(
-        "output", _outputs("turn-01-b", text="7\n"), "turn-01-b: the outputs", "cells", "turn-01-b: differs"
+        "output", _outputs("turn-01-b", text="7\n"), "turn-01-b: what it gave", "cells", "turn-01-b: differs"
     ),
     Tampering(
         "picture",
         _outputs("turn-01-a", png=OTHER_PIXEL),
-        "turn-01-a: the outputs",
+        "turn-01-a: what it gave",
         "cells",
         "turn-01-a: differs",
     ),
@@ -292,7 +292,7 @@ TAMPERINGS = [
         "children",
         "its answer",
     ),
-    Tampering("call-table", _table, "turn-02-a: the outputs", "shown", "turn-02-a: the table of its calls"),
+    Tampering("call-table", _table, "turn-02-a: what it gave", "shown", "turn-02-a: the table of its calls"),
     Tampering(
         "turn-tokens", recorded("turn-01", prompt_tokens=1), "turn-01: the record", "account", "prompt tokens"
     ),

@@ -178,7 +178,7 @@ async def test_a_first_call_that_still_waits_for_its_place_counts_nothing() -> N
     purse = LocalPurse()
     ledger = Ledger(Limits(), purse=purse)
     with pytest.raises(asyncio.CancelledError):
-        async with ledger.call("root", 4_000, prices=(10.0, 40.0)):
+        async with ledger.call("root", 1_000, prices=(10.0, 40.0)):
             raise asyncio.CancelledError
     assert (ledger.totals().lost_tokens, purse.spent.tokens, purse.spent.cost) == (0, 0, 0)
 
@@ -493,7 +493,7 @@ async def test_a_call_that_is_given_up_after_attempts_that_failed_counts_what_th
     ledger = Ledger(Limits(), purse=purse)
 
     async def given_up() -> None:
-        async with ledger.call("root", 4_000, prices=(10.0, 40.0)) as made:
+        async with ledger.call("root", 1_000, prices=(10.0, 40.0)) as made:
             made.sent()
             made.attempted(Usage(50, 0), 0.25)
             if under_way:
@@ -512,7 +512,7 @@ async def test_a_call_whose_attempts_were_refused_has_used_nothing_when_it_is_gi
     ledger = Ledger(Limits())
 
     async def given_up() -> None:
-        async with ledger.call("root", 4_000, prices=(10.0, 40.0)) as made:
+        async with ledger.call("root", 1_000, prices=(10.0, 40.0)) as made:
             made.sent()
             made.attempted(Usage(), 0.0)
             raise asyncio.CancelledError

@@ -299,7 +299,7 @@ async def test_calls_that_begin_at_one_time_are_written_down_together(
     account, begun, go_on = Accounts(keys).of(Key(name="ann")), list[int](), asyncio.Event()
 
     async def one(number: int) -> None:
-        async with Ledger(Limits(), purse=account).call("root", 4_000, prices=(10.0, 0.0)):
+        async with Ledger(Limits(), purse=account).call("root", 1_000, prices=(10.0, 0.0)):
             begun.append(number)
             await go_on.wait()
 

@@ -133,7 +133,7 @@ def test_tables_are_made_of_the_figures_that_are_kept() -> None:
     figures["seconds"] = [10.0]
     table = needs(figures, options)
     assert "| sessions | 1.0 a second | 2.0 a second |" in table
-    assert "| sessions at once | 10 | 20 |" in table
+    assert "| sessions at the same time | 10 | 20 |" in table
 
 
 def test_the_page_has_the_tables_of_the_figures_that_are_kept() -> None:

@@ -395,7 +395,7 @@ def test_a_trace_never_has_windows_log_in_at_another_machine(
 )
 @pytest.mark.usefixtures("windows")
 def test_a_name_that_is_no_files_on_windows_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="called"):
+    with pytest.raises(UsageError, match="cannot have the name"):
         trace_path(load_settings(), "Why?", tmp_path / name)
     with pytest.raises(UsageError):
         SessionFolder(tmp_path, name)

@@ -198,7 +198,7 @@ async def test_of_a_group_of_errors_those_in_it_are_told(tmp_path: Path) -> None
 
 
 async def test_a_result_that_cannot_be_taken_is_told_as_a_result(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=r"^The result of gives cannot be taken: JSON has nothing"):
+    with pytest.raises(ToolError, match=r"^The result of gives cannot be taken: JSON cannot hold a value"):
         await call(made(tmp_path, gives(object())), "gives")
 
 

@@ -265,7 +265,7 @@ def test_what_cannot_be_a_tool_is_refused_by_name() -> None:
         tools_of(["weather"])
     with pytest.raises(UsageError, match="list of functions"):
         tools_of(weather)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="cannot take 0 seconds"):
+    with pytest.raises(UsageError, match="cannot have a time limit of 0 seconds"):
         tool(weather, seconds=0)
 
     def field(x: int = pydantic.Field(3)) -> int:

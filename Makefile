@@ -13,7 +13,7 @@ demo: setup  ## set up, and ask the local model about real text
 	@$(BIN)/python scripts/demo.py
 
 test: setup browser lint  ## set up, lint, and run all tests
-	$(BIN)/pytest -q -n 3 --dist loadgroup -m "not local_model and not hostile"
+	$(BIN)/pytest -q -n 4 --dist loadgroup -m "not local_model and not hostile"
 	$(BIN)/pytest -q -m local_model tests/integration/test_ask.py tests/integration/test_local_model.py
 
 test-hostile: setup browser engines  ## the long attacks and faults: up to half an hour

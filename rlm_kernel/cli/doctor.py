@@ -311,11 +311,11 @@ def _folders() -> dict[Path, bool]:
 def _told(folders: Mapping[Path, bool], unseen: Sequence[Path]) -> str:
     """Which of them the engine sees, and what is done for the others."""
     ways = {
-        "visible to the engine: mounted": [
+        "visible to the engine, so mounted": [
             path for path, copied in folders.items() if not copied and path not in unseen
         ],
-        "not visible to the engine: sent to it once": unseen,
-        "not readable for the container's user: copied first": [
+        "not visible to the engine, so sent to it once": unseen,
+        "not readable for the container's user, so copied first": [
             path for path, copied in folders.items() if copied
         ],
     }

@@ -140,7 +140,7 @@ def _check_new(folder: SessionFolder, state: State | None, new: bool | None) -> 
     """Whether the session is to be begun. Raises UsageError."""
     if state is not None and new:
         raise UsageError(
-            f"There already is a session {folder.name} here.",
+            f"There is already a session {folder.name} here.",
             hint="Continue it: rlm run, rlm chat. Or end it: rlm stop. Or start another: --session NAME",
         )
     if state is None and new is False:

@@ -98,7 +98,7 @@ async def test_chat_then_load_the_file_at_an_absolute_path(talk: ModelServer, lo
         await chat.type("How many lines?\r", "3 in")
         await chat.type("/files\r", "a.log: 14 characters")
         await chat.type("/trace\r", ".ipynb")
-        await chat.type("/quit\r", "stays")
+        await chat.type("/quit\r", "keeps running")
         assert await chat.ended() == 0
 
 

@@ -348,6 +348,6 @@ def test_doctor_says_what_is_seen_and_what_is_sent(
     checks = {check["name"]: check for check in json.loads(told.stdout)["checks"]}
     assert checks["sandbox"]["ok"], checks
     ways = dict(part.split(": ")[::-1] for part in checks["files"]["detail"].split("; "))
-    assert ways.get("visible to the engine: mounted") == (str(seen) if seen else None)
+    assert ways.get("visible to the engine, so mounted") == (str(seen) if seen else None)
     assert ("over tcp with TLS" in checks["reached"]["detail"]) == (seen is None)
-    assert tempfile.gettempdir() in ways["not visible to the engine: sent to it once"].split(", ")
+    assert tempfile.gettempdir() in ways["not visible to the engine, so sent to it once"].split(", ")

@@ -104,7 +104,7 @@ def test_info_and_doctor_know_the_image(kernel_image: ImageInfo) -> None:
     assert doctor.exit_code == 0
     assert kernel_image.tag in doctor.stdout
     assert "a locked container starts, and rlm can talk to it" in doctor.stdout
-    assert f"{os.path.realpath(tempfile.gettempdir())}: visible to the engine: mounted" in doctor.stdout
+    assert f"{os.path.realpath(tempfile.gettempdir())}: visible to the engine, so mounted" in doctor.stdout
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_a_helper_that_gives_something_else_fails_the_trace_at_the_first_request
     tested = only(RLM().test(folder))
     assert tested.verdict == "failed"
     assert tested.detail.startswith(
-        "turn 2: the request differs from the recorded one: turn-01-a did not give"
+        "turn 2: the request differs from the recorded one: turn-01-a gave something else"
     )
     assert "a log of old" in tested.detail
 

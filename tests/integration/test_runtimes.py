@@ -65,7 +65,7 @@ def test_a_first_process_that_is_not_heard_is_told(
     usual = probe.container_options
     for code, told in (
         ("raise SystemExit('something is missing')", "something is missing"),
-        ("import time; time.sleep(99)", "no word"),
+        ("import time; time.sleep(99)", "nothing within 3 s"),
     ):
         instead = {"command": ["/opt/rlm/bin/python", "-c", code]}
         monkeypatch.setattr(

@@ -402,7 +402,7 @@ async def test_who_waits_is_told_its_place_and_who_finds_no_place_comes_again_la
         assert int(busy.value.response.headers["retry-after"]) > 0
         pieces = [piece.choices[0].delta async for piece in stream]
         assert (await slow).choices[0].message.content == "slow"
-    assert "number 1 in the line" in "".join(getattr(one, "reasoning", None) or "" for one in pieces)
+    assert "number 1 in the queue" in "".join(getattr(one, "reasoning", None) or "" for one in pieces)
 
 
 @pytest.mark.parametrize("stream", [True, False])

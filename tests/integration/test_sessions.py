@@ -328,9 +328,9 @@ async def test_sessions_of_other_names_stand_beside_each_other(log: Path) -> Non
     await ask("run: x = 1; FINAL('x')", name="one", paths=[log])
     await ask("run: x = 2; FINAL('x')", name="two")
     assert await ask("run: FINAL(str(x))", name="one") == "1"
-    with pytest.raises(UsageError, match="a session one here already"):
+    with pytest.raises(UsageError, match="is already a session one here"):
         await ask("run: FINAL('x')", name="one", new=True)
-    with pytest.raises(UsageError, match="There are: one, two"):
+    with pytest.raises(UsageError, match="here are: one, two"):
         await look_at("three")
 
 

@@ -129,8 +129,8 @@ def test_folders_are_seen_or_sent_or_copied_first(monkeypatch: pytest.MonkeyPatc
     here = os.path.realpath(tmp_path)
     assert sandbox.ok
     assert files.detail == (
-        f"/usr: visible to the engine: mounted; {here}: not visible to the engine: sent to it once; /etc: not readable "
-        "for the container's user: copied first"
+        f"/usr: visible to the engine, so mounted; {here}: not visible to the engine, so sent to it once; "
+        "/etc: not readable for the container's user, so copied first"
     )
     assert tried == [[here, "/usr"], ["/usr"]]
 

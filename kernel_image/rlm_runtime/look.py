@@ -6,6 +6,7 @@ All of it is bounded, and told without a look at all of what is there.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -109,13 +110,14 @@ def describe(value: Any, name: str, *, from_files: bool) -> dict[str, Any]:
 
 def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> dict[str, Any]:
     kinds: dict[str, list[str]] = {}
+    counted: dict[str, set[str]] = {}
     items = value.values() if isinstance(value, dict) else value
     for label, item in zip(texts, items, strict=True):
-        kinds.setdefault(kind_of(label) if from_files else type(item).__name__, []).append(label)
-    # A workbook is one, however many sheets it has.
-    sizes = {
-        kind: len({file_of(one) for one in kinds[kind]} if from_files else kinds[kind]) for kind in kinds
-    }
+        kind = kind_of(label) if from_files else type(item).__name__
+        kinds.setdefault(kind, []).append(label)
+        # A workbook is one, however many sheets it has.
+        counted.setdefault(kind, set()).add(file_of(label) if from_files else label)
+    sizes = {kind: len(these) for kind, these in counted.items()}
     often = sorted(kinds, key=lambda kind: -sizes[kind])  # as often: as they come
     shown = often if len(often) <= _KINDS + 1 else often[:_KINDS]
     counts = [[kind, sizes[kind]] for kind in shown]
@@ -132,6 +134,7 @@ def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> d
     }
 
 
+@functools.lru_cache(maxsize=1)
 def file_of(name: str) -> str:
     """The name of the file that a text is of: of a sheet the workbook's, of an attachment the mail's."""
     path = PurePosixPath(name)

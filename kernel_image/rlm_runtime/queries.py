@@ -298,7 +298,7 @@ def rlm_query_batched(
 
 
 _TOO_LONG = (
-    "At this depth rlm_query asks the sub model, which reads about {limit:,} characters; the "
+    "At this depth rlm_query asks the sub model, which reads at most {limit:,} characters; the "
     "context has {size:,}. Hand over less."
 )
 
@@ -336,7 +336,7 @@ class _Children:
                 window=CHILDREN_AT_ONCE,
                 deadline=deadline,
                 done=self._ended,
-                about=(sum(len(self._asked[place][0]) for place in places), self._model),
+                about=(round(tokens_of_all([self._asked[place][0] for place in places])), self._model),
             )
         finally:
             for left in self._handed.values():

@@ -250,7 +250,7 @@ class HostCalls:
             if not limit.expired():
                 raise
             raise ModelError(
-                f"There was no answer within the call's own time-out of {seconds:.3g} s.",
+                f"There was no answer within the call's own time-out of {round(seconds, 1):g} s.",
                 fault="own_timeout",
                 model="",
             ) from None

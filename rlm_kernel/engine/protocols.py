@@ -24,6 +24,7 @@ from rlm_kernel.engine.totals import counted as counted
 from rlm_kernel.engine.totals import duration as duration
 from rlm_kernel.engine.totals import few_dollars as few_dollars
 from rlm_kernel.engine.totals import fine_dollars as fine_dollars
+from rlm_kernel.engine.totals import trace_dollars as trace_dollars
 from rlm_kernel.engine.values import CANCELLED as CANCELLED
 from rlm_kernel.engine.values import MODEL_CALLS as MODEL_CALLS
 from rlm_kernel.engine.values import ROLES as ROLES

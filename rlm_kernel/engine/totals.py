@@ -166,10 +166,14 @@ class Totals:
 
     def money(self) -> str:
         """The cost for people; what is not known is never shown as nothing."""
-        return _money(self.known_cost, self.unpriced)
+        return _money(self.known_cost, self.unpriced, fine_dollars)
 
-    def spending(self) -> str:
-        """What was used, for people, without turns and time: these words stand in the live line, too."""
+    def spending(self, dollars: Dollars | None = None) -> str:
+        """What was used, for people, without turns and time: these words stand in the live line, too.
+        `dollars`: how amounts are written.
+        """
+        dollars = dollars or fine_dollars
+        money = _money(self.known_cost, self.unpriced, dollars)
         of_these = [
             f"{number:,} {what}"
             for number, what in ((self.failed, "failed"), (self.stored, "from the cache"))
@@ -184,20 +188,22 @@ class Totals:
             else []
         )
         tools = [counted(self.tool_calls, "tool call")] if self.tool_calls else []
-        return ", ".join([calls, *tools, *children, _tokens(self.usage), f"{self.money()}{self._by_model()}"])
+        return ", ".join([calls, *tools, *children, _tokens(self.usage), f"{money}{self._by_model(dollars)}"])
 
-    def _by_model(self) -> str:
+    def _by_model(self, dollars: Dollars) -> str:
         """The cost by model where others than root and sub were asked, the dearest first."""
         if self.models.keys() <= {"root", "sub"}:
             return ""
         by_cost = sorted(self.models.items(), key=lambda one: -one[1].known_cost)
-        shown = [f"{name} {_money(share.known_cost, share.unpriced)}" for name, share in by_cost[:_SHOWN]]
+        shown = [
+            f"{name} {_money(share.known_cost, share.unpriced, dollars)}" for name, share in by_cost[:_SHOWN]
+        ]
         rest = [f"{len(by_cost) - _SHOWN} more"] if len(by_cost) > _SHOWN else []
         return f" ({', '.join([*shown, *rest])})"
 
-    def line(self) -> str:
-        """All of it for people."""
-        return f"{counted(self.turns, 'turn')}, {self.spending()}, {self.seconds:,.1f} s"
+    def line(self, dollars: Dollars | None = None) -> str:
+        """All of it for people. `dollars`: how amounts are written."""
+        return f"{counted(self.turns, 'turn')}, {self.spending(dollars)}, {self.seconds:,.1f} s"
 
     def as_json(self) -> dict[str, Any]:
         """All of it for programs."""
@@ -220,14 +226,15 @@ class Totals:
         }
 
 
+Dollars = Callable[[float], str]
 _SHOWN = 4
 """Models whose cost is in the line for people."""
 _parts = operator.attrgetter(*(part.name for part in fields(Share)))
 _numbers = operator.attrgetter(*(part.name for part in fields(Totals)))
 
 
-def _money(known: float, unpriced: int) -> str:
-    told = fine_dollars(known)
+def _money(known: float, unpriced: int, dollars: Dollars) -> str:
+    told = dollars(known)
     return told if not unpriced else f"{told} + unknown" if known else "cost unknown"
 
 
@@ -240,6 +247,11 @@ def _counts(usage: Usage) -> dict[str, int]:
     return {name: getattr(usage, name) for name in TOKENS}
 
 
+def trace_dollars(amount: float) -> str:
+    """As traces have amounts. `rlm verify` writes them again, also those of traces that it did not write."""
+    return f"${amount:,.4f}"
+
+
 def fine_dollars(amount: float) -> str:
     """With four digits behind the point, or as many as it takes to be something: `$1.2000`, `$0.00003`."""
     return few_dollars(amount) if 0 < amount < 0.001 else f"${amount:,.4f}"
@@ -247,7 +259,7 @@ def fine_dollars(amount: float) -> str:
 
 def few_dollars(amount: float) -> str:
     """Less than a cent: `$0.0031`, `$0.000092`, `$0`; two digits of it, and no exponent."""
-    places = min(12, 1 - math.floor(math.log10(amount))) if amount > 0 else 0
+    places = min(12, max(2, 1 - math.floor(math.log10(amount)))) if amount > 0 else 0
     return f"${amount:.{places}f}".rstrip("0").rstrip(".") if places else "$0"
 
 

@@ -114,7 +114,7 @@ class ChildInput:
         )
         if len(text) > limit or self.size > 4 * limit:
             raise UsageError(
-                f"At this depth rlm_query asks the sub model, which reads about {limit:,} characters, and "
+                f"At this depth rlm_query asks the sub model, which reads at most {limit:,} characters, and "
                 "the context has more: "
                 f"{self.size:,} bytes. Hand over less at a time."
             )

@@ -85,13 +85,21 @@ def _take(path: Path) -> bool:
     try:
         folders = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            _make(path)
+        except FileNotFoundError:  # another process gave the folder back at this moment
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path)
     except FileExistsError:
         return not path.parent.is_dir()  # else it is the folder that is a file
     except OSError:
         return True
     _taken[path] = _Taken(os.getpid(), folders)
     return True
+
+
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
 @atexit.register

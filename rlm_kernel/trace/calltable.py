@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.engine.protocols import TOLD_CALLS, counted, duration, few_dollars, tool_answer
+from rlm_kernel.engine.protocols import TOLD_CALLS, counted, duration, tool_answer
 from rlm_kernel.printable import printable
 from rlm_kernel.trace import parts
 from rlm_kernel.trace.calls import cell_meta
@@ -118,7 +118,10 @@ def cost(known: float, *, unpriced: bool) -> list[str]:
 
 def dollars(amount: float) -> str:
     """`$12.40`, `$0.014`, `$0.0002`, `$0`."""
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.3f}" if amount >= 0.01 else few_dollars(amount)
+    if amount == 0:
+        return "$0"
+    # `rlm verify` makes the tables of earlier traces anew: amounts stay as these have them.
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.3f}" if amount >= 0.01 else f"${amount:.2g}"
 
 
 def took(seconds: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from rlm_kernel import sanitize
-from rlm_kernel.engine.protocols import ROLES, Evidence, Memory, Outcome, counted, fine_dollars, places_of
+from rlm_kernel.engine.protocols import ROLES, Evidence, Memory, Outcome, counted, places_of, trace_dollars
 from rlm_kernel.trace import timeline
 from rlm_kernel.trace.headings import below
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta
@@ -302,7 +302,7 @@ def _costs(meta: NotebookMeta, turns: Sequence[str]) -> str:
         f"| {role} | `{model}` | {calls:,} | {used.prompt:,} | {used.cached:,} | {used.completion:,} |"
         for role, model, calls, used in rows
     ]
-    lines += ["", f"Together: {totals.line()}."]
+    lines += ["", f"Together: {totals.line(trace_dollars)}."]
     return "\n".join([*lines, *turns])
 
 
@@ -312,7 +312,7 @@ def _children(calls: Sequence[CallMeta]) -> list[str]:
         return []
     rows = []
     for call in calls[:_CHILDREN_SHOWN]:
-        cost = "" if call.cost is None else f"\\{fine_dollars(call.cost)}"
+        cost = "" if call.cost is None else f"\\{trace_dollars(call.cost)}"
         asked = _MARKS.sub(r"\\\1", " ".join(call.preview.split())[:_HEADING]).replace("|", "\\|")
         how = "failed" if call.error is not None else "answered"
         rows.append(

@@ -132,7 +132,7 @@ def guessed(then: InputForm | None, now: InputForm | None) -> str:
     """
     known = {found for note in (then.notes if then else ()) for found in _CHARSET.findall(note)}
     new = {found for note in (now.notes if now else ()) for found in _CHARSET.findall(note)} - known
-    pages = sorted(found.rpartition(" ")[2] for found in new)
+    pages = sorted(found.rpartition(" ")[2].rstrip(".") for found in new)
     return next((page for page in pages if not page.upper().startswith("UTF")), "")
 
 

@@ -62,6 +62,8 @@ class WorkerHandle:
         """How many questions it was answering when it was lost."""
         self.doing: Mapping[str, Doing] = {}
         """Of the questions that it answers, by their ids, at the last look."""
+        self.asked: asyncio.Task[State] | None = None
+        """How it is: asked, and not answered yet."""
         self.gone = asyncio.Event()
         """It is lost, or given up."""
         self.sending: dict[str, asyncio.Lock] = {}
@@ -71,6 +73,12 @@ class WorkerHandle:
     def room(self) -> int:
         """How many questions it is asked at one time."""
         return int(min(self.places, self.trusted))
+
+
+def _looked_at(task: asyncio.Task[State]) -> None:
+    """Nobody may ask for its error any more: the worker is lost."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Cluster:
@@ -140,6 +148,8 @@ class Cluster:
         self._calling.shutdown(wait=False)
 
     async def _end(self, handle: WorkerHandle) -> None:
+        if handle.asked is not None:
+            handle.asked.cancel()
         with contextlib.suppress(Lost, RLMError, TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.of(handle, "close")
@@ -306,13 +316,19 @@ class Cluster:
             self._break(self._unfit[next(iter(alive))][1])
 
     async def _ask_state(self, handle: WorkerHandle) -> None:
-        """One that is slow to tell does not keep the others waiting."""
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                state: State = await self.of(handle, "state")
-            handle.places, handle.doing = state.places, state.doing
-        except TimeoutError:
+        """One that is slow to tell does not keep the others waiting. It is asked once at a time, and that is
+        not taken back: calls may wait longer for their turn, and a worker that is not asked ends.
+        """
+        if handle.asked is None:
+            handle.asked = asyncio.create_task(self.of(handle, "state"))
+            handle.asked.add_done_callback(_looked_at)
+        await asyncio.wait({handle.asked}, timeout=LOOK_SECONDS)
+        if not handle.asked.done():
             return
+        asked, handle.asked = handle.asked, None
+        try:
+            state: State = asked.result()
+            handle.places, handle.doing = state.places, state.doing
         except Lost as error:
             await self.lose(handle, str(error))
         self.changed.set()

@@ -207,7 +207,7 @@ class Results:
                 continue
             done = stopped(entry.item, trace)
             await self.stop(entry, done, await asyncio.to_thread(spent, done), attempt)
-        await asyncio.to_thread(self.begun.close)
+        await asyncio.to_thread(self.begun.take)
 
     async def _add(self, row: Mapping[str, Any]) -> None:
         async with self._writing:

@@ -60,6 +60,7 @@ class Begun:
         self._file: IO[str] | None = None
         self._writing = threading.Lock()
         self._running: set[int] = set()
+        self._taken = False
 
     def add(self, entry: Entry, attempt: int, trace: Path) -> None:
         """An attempt begins. Blocking. A disk that does not take the line stops nothing."""
@@ -92,11 +93,16 @@ class Begun:
                     entry = Entry(item, row["id"], int(row["number"]), str(row["digest"]))
                     yield entry, int(row["attempt"]), self._beside / str(row["trace"])
 
+    def take(self) -> None:
+        """What a killed process has left is in the results: the journal is this process's own. Blocking."""
+        self._taken = True
+        self.close()
+
     def close(self) -> None:
-        """The journal goes, unless something in it has not ended. Blocking. Idempotent."""
+        """The journal goes, unless it is another's or something in it has not ended. Blocking. Idempotent."""
         with contextlib.suppress(OSError):
             if self._file is not None:
                 self._file.close()
                 self._file = None
-            if not self._running:
+            if self._taken and not self._running:
                 self._path.unlink()

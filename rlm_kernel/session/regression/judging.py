@@ -12,6 +12,7 @@ from rlm_kernel.bounded import parse
 from rlm_kernel.engine import whole
 from rlm_kernel.engine.ledger import Ledger, Limits
 from rlm_kernel.engine.protocols import Message, Models, Totals
+from rlm_kernel.engine.subcalls import tokens
 from rlm_kernel.errors import BudgetExceeded, NoAnswer
 from rlm_kernel.session.regression.alike import Measure, different
 
@@ -68,9 +69,8 @@ class Judge:
         raise NoAnswer(f"The judge {self._models.name('root')} gave no verdict.")
 
     async def _reply(self, messages: Sequence[Message]) -> str:
-        chars = sum(len(message["content"]) for message in messages)
         try:
-            async with self._ledger.call("sub", chars, model="judge") as call:
+            async with self._ledger.call("sub", tokens(messages), model="judge") as call:
                 call.sent()
                 reply = await self._models.complete(messages, role="root", schema=SCHEMA)
                 call.settle(reply)

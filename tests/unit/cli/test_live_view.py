@@ -31,7 +31,6 @@ from rlm_kernel.engine.events import (
     UserCellFinished,
 )
 from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Retry, Totals, Usage
-from rlm_kernel.trace.calltable import dollars
 from rlm_kernel.views.live import LiveView
 from tests.support.engine import stream
 from tests.support.trace import call, result
@@ -474,4 +473,3 @@ def test_off_a_terminal_the_error_of_a_cell_is_told_and_who_was_told_what() -> N
 )
 def test_a_small_cost_is_neither_nothing_nor_an_exponent(amount: float, told: str) -> None:
     assert Totals(known_cost=amount).money() == told
-    assert "e-" not in dollars(amount)

@@ -69,7 +69,7 @@ def test_files_are_given_as_texts_where_they_fit_together(sent_batches: list[lis
     found = queries.rlm_query_batched(["one", "both", "none"], [files.files["a.txt"], both, None])
     assert sent_batches == [["one", "both", "none"], ["one"]]
     assert (found[0], found[2]) == ("answer to one", "answer to none")
-    assert "reads about 100 characters; the context has 120" in str(found[1].error)
+    assert "reads at most 100 characters; the context has 120" in str(found[1].error)
 
 
 def test_what_was_answered_is_kept_when_the_texts_are_refused(sent_batches: list[list[str]]) -> None:

@@ -301,7 +301,7 @@ async def test_at_the_depth_limit_the_text_is_had_as_far_as_it_fits(run: RunDir,
     assert await give(["a", 1]).text(20) == '["a", 1]'
     for context, limit in (("äöüß", 3), ("x" * 1000, 10), ("\ud800" * 3, 5)):
         with pytest.raises(
-            UsageError, match=f"reads about {limit} characters, and the context has more: .* Hand over less"
+            UsageError, match=f"reads at most {limit} characters, and the context has more: .* Hand over less"
         ):
             await give(context).text(limit)
     with pytest.raises(TextWanted, match=r"^77$"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from rlm_kernel.engine.protocols import Totals
-from rlm_kernel.errors import (
-    BudgetExceeded,
-)
+from rlm_kernel.errors import BudgetExceeded, TraceNotWritten, UsageError
 from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
-from rlm_kernel.session.batch.results import rows
+from rlm_kernel.session.batch.results import Results, rows
 from rlm_kernel.session.batch.run import AHEAD, Budget, How
 from rlm_kernel.session.result import Result
 from rlm_kernel.trace.writer import NotebookWriter
@@ -179,3 +178,36 @@ def test_a_journal_of_anything_stops_no_batch(
     Path(f"{out}.running").write_bytes(journal + b'\n{"id": [], "question": 1}\n{"id": "a"}\n7\n')
     assert len(asyncio.run(run(Stub(), ["a", "b"], out))) == 1
     assert not Path(f"{out}.running").exists()
+
+
+def test_a_second_batch_that_is_refused_leaves_the_journal_of_the_first(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    journal = tmp_path / "r.jsonl.running"
+
+    class Watching(Stub):
+        async def answer(self, item: Item, trace: Path) -> Done:
+            with pytest.raises(UsageError, match="Another process"):
+                Results.open(out)
+            assert journal.exists()
+            return await super().answer(item, trace)
+
+    assert len(asyncio.run(run(Watching(), ["a"], out))) == 1
+    assert not journal.exists()
+
+
+def test_a_journal_that_could_not_be_taken_up_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, journal = tmp_path / "r.jsonl", tmp_path / "r.jsonl.running"
+    asyncio.run(run(Stub(), ["a"], out))
+    tell(NotebookWriter(tmp_path / "b.ipynb", meta(), []), STORY[:-8])
+    left = {"id": "b", "attempt": 1, "trace": "b.ipynb", "question": "b", "number": 2, "digest": "d"}
+    journal.write_text(json.dumps(left))
+    with monkeypatch.context() as full:
+        full.setattr(
+            Results, "_append", lambda *_: (_ for _ in ()).throw(TraceNotWritten("The disk is full."))
+        )
+        with pytest.raises(TraceNotWritten):
+            asyncio.run(run(Stub(), ["c"], out))
+    assert journal.exists()
+    asyncio.run(run(Stub(), ["c"], out))
+    assert {row["id"]: row["known_cost"] for row in rows(out)}["b"] == 1.0
+    assert not journal.exists()

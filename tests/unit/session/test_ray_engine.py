@@ -19,12 +19,13 @@ import pytest
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import DockerError, RLMError, SetupError
+from rlm_kernel.session.batch import ray_cluster
 from rlm_kernel.session.batch.doing import Doing
 from rlm_kernel.session.batch.item import Done, Item
 from rlm_kernel.session.batch.ray_cluster import CAREFUL, Cluster, Lost, WorkerHandle
 from rlm_kernel.session.batch.ray_engine import BLAME, OnRay, RayEngine
 from rlm_kernel.session.batch.ray_joining import join, silence
-from rlm_kernel.session.batch.ray_worker import Order, Plan, Ready, Reply, Told
+from rlm_kernel.session.batch.ray_worker import Order, Plan, Ready, Reply, State, Told
 from rlm_kernel.session.result import Result
 
 
@@ -383,3 +384,24 @@ def test_a_head_that_was_busy_is_joined_in_the_end() -> None:
 
     join(SimpleNamespace(init=begin), "ray://head:10001")
     assert not list(told)
+
+
+async def test_a_worker_that_is_slow_to_tell_how_it_is_is_asked_once_and_heard_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_cluster, "LOOK_SECONDS", 0.01)
+    cluster, handle = Cluster(None, (None, None), print), WorkerHandle(None, "node", "holder")
+    asked, told = list[str](), asyncio.Event()
+
+    async def of(_handle: WorkerHandle, method: str) -> State:
+        asked.append(method)
+        await told.wait()
+        return State(3, {})
+
+    monkeypatch.setattr(cluster, "of", of)
+    for _ in range(2):
+        await cluster._ask_state(handle)
+        assert (asked, handle.places) == (["state"], 0)
+    told.set()
+    await cluster._ask_state(handle)
+    assert (asked, handle.places) == (["state"], 3)

@@ -81,7 +81,8 @@ class SharedSlots:
         wanting = sorted(holder.wanted for holder in self._holders.values() if holder.wanted)
         left = self.limit
         for number, wanted in enumerate(wanting):
-            share = -(-left // (len(wanting) - number))
+            # Where more want a place than there are places, whoever asks while one is free has it.
+            share = max(1, -(-left // (len(wanting) - number)))
             if wanted > share:
                 return min(own.wanted, share)
             left -= wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlm_kernel.models.shared_slots import SharedSlots
@@ -55,6 +55,7 @@ STEPS = st.lists(
 )
 
 
+@example(most=1, steps=[("want", 0, 3), ("want", 1, 1)])  # fewer places than processes that want one
 @given(st.integers(1, 12), STEPS)
 def test_there_are_never_more_calls_than_places_however_late_answers_come(
     most: int, steps: list[tuple[str, int, int]]

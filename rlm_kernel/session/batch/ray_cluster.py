@@ -54,12 +54,14 @@ class WorkerHandle:
         self.name, self.pid = "", 0
         """Its machine, and its process there."""
         self.places = self.busy = 0
+        self.alone = False
+        """What it answers is to be alone there."""
         self.trusted: float = CAREFUL
         """It is asked so many questions at one time at most: one more with each answer. Infinite for one that
         began before any had ended.
         """
-        self.blamed = 1
-        """How many questions it was answering when it was lost."""
+        self.blamed = math.inf
+        """How many questions it was answering when it was lost; infinite where none is at fault."""
         self.doing: Mapping[str, Doing] = {}
         """Of the questions that it answers, by their ids, at the last look."""
         self.asked: asyncio.Task[State] | None = None

@@ -26,9 +26,13 @@ from rlm_kernel.session.batch.ray_worker import Order, Plan, Reply, Sent
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.result import Result
 
-BLAME, TRIES = 3.0, 30
-"""When a question is given up that may be what ends workers: each that ends is the fault, in equal parts, of
-the questions that it was answering; and however small its part is, after so many workers.
+BLAME, TRIES = 3, 30
+"""When a question is given up that may be what ends workers: after so many that answered nothing else, or
+after so many in any company.
+"""
+SUSPECT = 1.0
+"""Each worker that ends is the fault, in equal parts, of the questions that it was answering. One whose parts
+add up to this has a worker of its own from then on: only there it is known whether the fault is its own.
 """
 _STOP_SECONDS = 30.0
 _CLOUDS = {"bedrock": "AWS_", "sagemaker": "AWS_", "vertex_ai": "GOOGLE_", "gemini": "GOOGLE_"}
@@ -162,18 +166,21 @@ class RayEngine:
 
     async def _somewhere(self, order: Order, parcels: list[Parcel], trace: Path) -> tuple[Reply, str]:
         """Have it answered by a worker, and by another one where that ends. Raises RLMError."""
-        lost, blame = 0, 0.0
+        lost, alone, blame = 0, 0, 0.0
         while True:
-            async with self._place() as handle:
+            async with self._place(alone=blame >= SUSPECT) as handle:
+                if handle.gone.is_set():  # while it answered the rest
+                    continue
                 try:
                     return await self._by(handle, order, parcels, trace), handle.name
                 except Lost as error:
                     await self._cluster.lose(handle, str(error))
-                    lost, blame = lost + 1, blame + 1 / handle.blamed
+                    lost, alone = lost + 1, alone + (handle.blamed == 1)
+                    blame += 1 / handle.blamed
                     self.lost += 1
                 except _Unfit as unfit:
                     self._cluster.put_aside(handle, unfit.error)
-            if lost >= TRIES or blame >= BLAME:
+            if lost >= TRIES or alone >= BLAME:
                 raise WorkerLost(
                     f"{lost} workers of the cluster ended while they answered this question.",
                     hint="This question may be the cause: ask it alone, without the cluster, and watch the "
@@ -181,27 +188,42 @@ class RayEngine:
                 )
 
     @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[WorkerHandle]:
-        """A worker with a free place: the one that has most of its places free."""
-        cluster = self._cluster
+    async def _place(self, alone: bool) -> AsyncIterator[WorkerHandle]:
+        """A worker with a free place: the one that has most of its places free.
+
+        `alone`: that one gets no other question from now on, and this one when it has answered the rest.
+        """
         async with self._turn:  # questions begin in the order in which they came
-            while True:
-                if cluster.broken is not None:
-                    raise cluster.broken
-                free = [handle for handle in cluster.handles.values() if handle.busy < handle.room]
-                if free and (self._jobs is None or self._busy < self._jobs):
-                    break
-                cluster.changed.clear()
-                await cluster.changed.wait()
-            handle = min(free, key=lambda one: one.busy / one.room)
-            handle.busy += 1
+            handle = await self._free()
+            handle.alone = alone
             self._busy += 1
         try:
-            yield handle
+            while alone and handle.busy and not handle.gone.is_set():
+                await self._change()
+            handle.busy += 1
+            try:
+                yield handle
+            finally:
+                handle.busy -= 1
         finally:
-            handle.busy -= 1
+            if alone:
+                handle.alone = False
             self._busy -= 1
-            cluster.changed.set()
+            self._cluster.changed.set()
+
+    async def _free(self) -> WorkerHandle:
+        """Raises RLMError when the cluster is broken."""
+        while True:
+            if self._cluster.broken is not None:
+                raise self._cluster.broken
+            handles = [one for one in self._cluster.handles.values() if not one.alone and one.busy < one.room]
+            if handles and (self._jobs is None or self._busy < self._jobs):
+                return min(handles, key=lambda one: one.busy / one.room)
+            await self._change()
+
+    async def _change(self) -> None:
+        self._cluster.changed.clear()
+        await self._cluster.changed.wait()
 
     async def _by(self, handle: WorkerHandle, order: Order, parcels: list[Parcel], trace: Path) -> Reply:
         """Have it answered by this worker, and bring home what it leaves.

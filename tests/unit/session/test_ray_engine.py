@@ -15,6 +15,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rlm_kernel.config import load_settings
 from rlm_kernel.engine.protocols import Totals
@@ -102,6 +104,32 @@ async def test_what_ends_workers_is_given_up_and_the_others_have_their_answers(t
     assert done[7].failure is not None
     assert done[7].failure.passing
     assert BLAME <= cluster.ended < 4 * BLAME  # both had all their places full, and then two at a time
+
+
+async def test_a_question_that_is_always_beside_what_ends_workers_is_not_given_up_with_it(
+    tmp_path: Path,
+) -> None:
+    cluster = _Cluster(workers=1, places=2)
+    ends, fine = await _answers(_Engine(cluster), tmp_path, "poison", "fine?")
+    assert ends.failure is not None
+    assert ends.failure.kind == "WorkerLost"
+    assert fine.failure is None
+    assert BLAME <= cluster.ended <= 2 + BLAME  # beside each other at most twice, and then alone
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["fine?", "fine?", "fine?", "poison"]), min_size=1, max_size=24),
+    st.integers(1, 3),
+    st.integers(1, 5),
+)
+def test_only_what_ends_workers_is_given_up_in_any_order_and_company(
+    tmp_path: Path, questions: list[str], workers: int, places: int
+) -> None:
+    cluster = _Cluster(workers, places)
+    done = asyncio.run(_answers(_Engine(cluster), tmp_path, *questions))
+    assert [one.failure is not None for one in done] == [text == "poison" for text in questions]
+    assert all(handle.busy == 0 and not handle.alone for handle in cluster.handles.values())
 
 
 async def test_alone_on_its_worker_it_is_given_up_at_once(tmp_path: Path) -> None:

@@ -10,15 +10,29 @@ from rlm_kernel.models.slots import CUT
 
 _ROUND = 1.0
 """Seconds in which refusals tell of the same number of calls."""
+_TURN = 10.0
+"""Seconds for which a process keeps its places while another one has none."""
+_SILENT = 3.0
+"""Seconds after which nobody waits for a process that has not asked again."""
 
 
 @dataclass
 class _Holder:
-    """A process: what it wants, was given last, and may have in use until it asks again."""
+    """A process: what it wants, was given last, and may have in use until it asks again.
+
+    `since`: when it began to have places, or to wait for one. `asked`: when it asked last.
+    """
 
     wanted: int = 0
     given: int = 0
     held: int = 0
+    since: float = 0.0
+    asked: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """It wants places and has none."""
+        return self.wanted > 0 and not self.given
 
 
 class SharedSlots:
@@ -44,17 +58,26 @@ class SharedSlots:
         return max(1, int(self._limit))
 
     def ask(self, holder: str, wanted: int, in_use: int) -> tuple[int, float]:
-        """A process wants so many places (0: none) and has so many calls in progress: how many it has from
-        now on, and for how many seconds it is to begin none.
+        """A process has so many calls in progress or waiting (`wanted`), and so many in progress: how many
+        places it has from now on, and for how many seconds it is to begin no call.
+
+        Where places are left it has one more than it wants, so that its next call need not wait.
         """
         self._grow()
         own = self._holders.setdefault(holder, _Holder())
+        own.asked = now = self._clock()
+        if not own.wanted:
+            own.since = now
         own.wanted = max(0, wanted)
-        free = self.limit - sum(other.held for other in self._holders.values() if other is not own)
-        given = max(0, min(self._share(own), free))
+        others = [other for other in self._holders.values() if other is not own]
+        free = self.limit - sum(other.held for other in others)
+        given = max(0, min(self._share(own) + self._ahead(own, others), free))
+        given = self._leaves(own, others, given, free)
+        if bool(given) != bool(own.given):
+            own.since = now
         # Until it hears of this, it goes by what it was given before.
         own.held, own.given = max(own.given, given, in_use), given
-        return given, max(0.0, self._paused_until - self._clock())
+        return given, max(0.0, self._paused_until - now)
 
     def refused(self, retry_after: float | None = None) -> None:
         """The provider said to one of the processes that there are too many calls."""
@@ -63,7 +86,7 @@ class SharedSlots:
             self._paused_until = max(self._paused_until, now + retry_after)
         if now - self._cut_at >= _ROUND:
             self._cut_at = self._grown_at = now
-            in_use = sum(holder.held for holder in self._holders.values()) or self._limit
+            in_use = sum(min(one.held, one.wanted) for one in self._holders.values()) or self._limit
             self._limit = max(1.0, min(self._limit, in_use) * CUT)
 
     def forget(self, holder: str) -> None:
@@ -81,9 +104,23 @@ class SharedSlots:
         wanting = sorted(holder.wanted for holder in self._holders.values() if holder.wanted)
         left = self.limit
         for number, wanted in enumerate(wanting):
-            # Where more want a place than there are places, whoever asks while one is free has it.
-            share = max(1, -(-left // (len(wanting) - number)))
+            share = -(-left // (len(wanting) - number))
             if wanted > share:
-                return min(own.wanted, share)
+                return min(own.wanted, max(1, share))
             left -= wanted
         return own.wanted
+
+    def _ahead(self, own: _Holder, others: list[_Holder]) -> int:
+        """One more, where all have what they want and others leave it."""
+        wanted = own.wanted + sum(other.wanted for other in others)
+        return int(self.limit - wanted > sum(max(0, other.given - other.wanted) for other in others))
+
+    def _leaves(self, own: _Holder, others: list[_Holder], given: int, free: int) -> int:
+        """What it has when it leaves a place to each process that has none: where there are fewer places than
+        processes that want one, they take turns.
+        """
+        waiting = [other for other in others if other.waits and own.asked - other.asked < _SILENT]
+        if not own.given:  # those who have waited for longer are first
+            return max(0, min(given, free - sum(other.since < own.since for other in waiting)))
+        least = 0 if own.asked - own.since >= _TURN else 1
+        return max(min(given, least), min(given, free - len(waiting)))

@@ -276,7 +276,7 @@ def test_a_file_that_is_missing_or_changed_fails_by_name_and_is_found_in_a_folde
     try:
         found = RLM().test(folder)
         assert [one.verdict for one in found.traces] == ["failed", "failed"]
-        assert all("is not there" in one.detail for one in found.traces)
+        assert all("is not there" in one.detail and "--files" in one.detail for one in found.traces)
         assert RLM().test(folder, files=moved).same
         shutil.copytree(moved, tmp_path / "other")
         (tmp_path / "other" / "a.log").write_text("other")

@@ -13,8 +13,6 @@ from rlm_kernel.models.shared_slots import SharedSlots
 from rlm_kernel.models.slots import Slots
 
 _ASK_SECONDS = 0.2
-_AHEAD = 1
-"""Places beyond those that are wanted now: the next call need not wait until they are asked for."""
 
 
 class Shared:
@@ -80,9 +78,7 @@ async def share(holder: str, shared: Any, slots: Mapping[str, Slots]) -> None:
         own.allow(0)
         own.on_refusal = lambda retry_after, name=name: tell(name, retry_after)  # type: ignore[misc]
     while slots:
-        wanted = {
-            name: (own.most, max(own.wanted + _AHEAD, own.in_use), own.in_use) for name, own in slots.items()
-        }
+        wanted = {name: (own.most, max(own.wanted, own.in_use), own.in_use) for name, own in slots.items()}
         with contextlib.suppress(Exception):  # without the actor all ends soon
             for name, (places, pause) in (await shared.slots.remote(holder, wanted)).items():
                 slots[name].allow(places)

@@ -226,6 +226,9 @@ async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> CaseRes
     return replace(found, seconds=time.monotonic() - began, attempts=attempts)
 
 
+_FILES = "Give the folder that has its files (--files FOLDER), or accept what has changed (--allow-changed)."
+
+
 async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) -> CaseResult:
     again = replace(wanted.again, files=_places(trace, wanted.files))
     if wanted.live and wish.model is not None:
@@ -235,8 +238,8 @@ async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) 
         run = await ask_again(trace, again, out, live=wanted.live, say=wanted.say)
     except SetupError:
         raise
-    except (FileRefused, UsageError) as error:
-        return replace(base, detail=error.message)
+    except FileRefused as error:
+        return replace(base, detail=f"{error.message} {_FILES}")
     except RLMError as error:
         if error.exit_code == SetupError.exit_code:
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.models.shared_slots import SharedSlots
@@ -97,7 +97,9 @@ def settled(shared: SharedSlots, **wanted: int) -> dict[str, int]:
 
 def test_those_who_want_much_share_what_the_others_leave() -> None:
     assert settled(SharedSlots(64), a=100, b=100, c=4) == {"a": 30, "b": 30, "c": 4}
-    assert settled(SharedSlots(64), a=10, b=0) == {"a": 10, "b": 0}
+    assert settled(SharedSlots(64), a=10, b=0) == {"a": 11, "b": 1}, "one ahead, where some are left"
+    assert settled(SharedSlots(11), a=10, b=0, c=0) == {"a": 11, "b": 0, "c": 0}
+    assert settled(SharedSlots(4), a=0, b=0, c=0, d=0, e=30) == {"a": 0, "b": 0, "c": 0, "d": 0, "e": 4}
     assert sum(settled(SharedSlots(7), **{f"p{n}": 3 for n in range(20)}).values()) == 7
 
 
@@ -109,6 +111,45 @@ def test_a_process_that_comes_later_gets_its_share_when_the_others_have_heard_of
     assert shared.ask("b", 20, 0) == (0, 0.0), "it may not have heard yet"
     assert shared.ask("a", 20, 5) == (5, 0.0)
     assert shared.ask("b", 20, 0) == (5, 0.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 30))
+def test_where_more_want_a_place_than_there_are_places_each_has_its_turn(
+    most: int, many: int, ticks: int
+) -> None:
+    """Each process has calls without end, of `ticks` fifths of a second, and asks five times a second."""
+    clock = Clock()
+    shared = SharedSlots(most, clock=clock)
+    processes = [Process(shared, str(number)) for number in range(many)]
+    ends: dict[Process, list[int]] = {one: [] for one in processes}
+    done = dict.fromkeys(processes, 0)
+    seconds = 400
+    for tick in range(5 * seconds):
+        clock.now = tick / 5
+        for one in processes:
+            ready = sum(end <= tick for end in ends[one])
+            ends[one] = [end for end in ends[one] if end > tick]
+            done[one] += ready
+            before = one.in_use - ready
+            one.want(3 - one.waiting)
+            one.end(ready)
+            one.ask()
+            one.hear()
+            ends[one] += [tick + ticks] * (one.in_use - before)
+        assert sum(one.in_use for one in processes) <= most
+    possible = 5 * seconds * most / ticks
+    assert sum(done.values()) >= 0.7 * possible
+    assert min(done.values()) >= 0.4 * max(done.values()), done
+
+
+def test_nobody_waits_for_a_process_that_asks_no_more() -> None:
+    clock = Clock()
+    shared = SharedSlots(1, clock=clock)
+    assert shared.ask("a", 5, 0) == (1, 0.0)
+    assert shared.ask("b", 5, 0) == (0, 0.0)  # and is never heard of again
+    clock.now = 30.0
+    assert shared.ask("a", 5, 1) == (1, 0.0)
 
 
 def test_the_places_of_a_process_that_is_gone_are_free() -> None:

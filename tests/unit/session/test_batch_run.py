@@ -213,21 +213,21 @@ def test_questions_that_do_not_come_keep_nobody_from_leaving() -> None:
         never.set()
 
 
-def test_ten_thousand_questions_are_asked_in_flat_memory(
+def test_thousands_of_questions_are_asked_in_flat_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _file: None)  # for the time that it takes
     at: list[int] = []
 
     def questions() -> Iterator[dict[str, Any]]:
-        for number in range(10_000):
-            if number in (5_000, 9_999):
+        for number in range(3_000):
+            if number in (1_000, 2_999):
                 at.append(tracemalloc.get_traced_memory()[0])
             yield {"id": number, "question": "x" * 1_000, "text": "y" * 10_000}
 
     tracemalloc.start()
     try:
-        assert asyncio.run(count(Stub(), questions(), tmp_path / "r.jsonl")) == 10_000
+        assert asyncio.run(count(Stub(), questions(), tmp_path / "r.jsonl")) == 3_000
     finally:
         tracemalloc.stop()
-    assert at[1] - at[0] < 5_000 * 1_000  # what a question is known again by, not its 11,000 characters
+    assert at[1] - at[0] < 2_000 * 1_000  # what a question is known again by, not its 11,000 characters

@@ -72,6 +72,8 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
         if _raised_in(error) == "subprocess":
             return "There is no such program here. Do it in Python."
         return "The input is in `context`, not in a file. load_file(path) loads a further one of the user's."
+    if isinstance(error, KeyError) and error.args and type(error.args[0]) is slice:
+        return _wrong_type(_NO_SLICE, context)  # as Pythons before 3.12 say it
     if isinstance(error, KeyError) and isinstance(context, dict):
         return f"The texts in `context` are named {_listed(context)}." if context else ""
     if "Can't pickle" in said or "Can't get local object" in said:
@@ -86,6 +88,7 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     return _wrong_type(said, context)
 
 
+_NO_SLICE = "unhashable type: 'slice'"
 _PICKLE = (
     "Another process gets functions by their name: write a `def` outside of others. Threads "
     "(ThreadPoolExecutor) take any."
@@ -139,10 +142,10 @@ def _wrong_type(said: str, context: Any) -> str:
     if isinstance(context, Mapping):
         if missing and missing[1] == "dict" and missing[2] in _TEXT_METHODS:
             return _each(context)
-        if "expected string or bytes-like object, got 'dict'" in said or "unhashable type: 'slice'" in said:
+        if "expected string or bytes-like object, got 'dict'" in said or _NO_SLICE in said:
             return _each(context)
     elif isinstance(context, str):
-        if "unhashable type: 'slice'" in said:
+        if _NO_SLICE in said:
             return "A dict has no slices. Of a record take a column: row['text'][:100] is of its line."
         if missing and missing[1] == "str" and missing[2] in _MAPPING_METHODS:
             return f"`context` is one str{_form(context)}. `context.splitlines()` has its lines."

@@ -14,6 +14,8 @@ from rlm_kernel.session import contexttables
 
 HINT = "Give a text, bytes, one or more Paths, a table, a file object, or a value that JSON can hold."
 NO_CONTEXT = "The context cannot be passed to the kernel: "
+_TOO_DEEP, _LEVELS = "it is nested too deep", 900
+"""Some Pythons write more levels than those of other versions, such as the kernel's, can read."""
 _MISSING = ("NaTType", "NAType")
 """What pandas has for a value that is missing."""
 _TEXTS = ("Period", "Interval")
@@ -36,7 +38,7 @@ def as_json(value: Any) -> str:
     except UsageError:
         raise
     except RecursionError as error:
-        raise _refused("it is nested too deep") from error
+        raise _refused(_TOO_DEEP) from error
     except Exception as error:  # a value's own methods may raise anything
         raise _refused(f"{walk.where()}{' '.join(str(error).split())[:300]}") from error
 
@@ -148,15 +150,20 @@ def _name(key: Any) -> str:
 
 
 def _loses_keys(value: Any) -> bool:
-    """Whether a dict in what JSON could hold has keys that are the same text there, as 1 and "1" are."""
-    left = [value] if isinstance(value, dict | list | tuple) else []
+    """Whether a dict in what JSON could hold has keys that are the same text there, as 1 and "1" are.
+
+    Raises UsageError for a value of too many levels.
+    """
+    left = [(value, 1)] if isinstance(value, dict | list | tuple) else []
     while left:
-        one = left.pop()
+        one, level = left.pop()
+        if level > _LEVELS:
+            raise _refused(_TOO_DEEP)
         items = one.values() if isinstance(one, dict) else one
         others = items is not one and not all(isinstance(key, str) for key in one)
         if others and len(set(map(_name, one))) < len(one):
             return True
-        left += [item for item in items if isinstance(item, dict | list | tuple)]
+        left += [(item, level + 1) for item in items if isinstance(item, dict | list | tuple)]
     return False
 
 

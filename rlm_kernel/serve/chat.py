@@ -13,6 +13,7 @@ from rlm_kernel import bounded
 from rlm_kernel.serve.parts import Attached, clean, content_of, distinct
 from rlm_kernel.serve.pasted import outside_of, pasted
 from rlm_kernel.serve.refusals import bad
+from rlm_kernel.serve.titles import is_for_the_program
 
 MAX_MESSAGES = 10_000
 _INSTRUCTING = ("system", "developer")
@@ -34,16 +35,6 @@ _TALK = 4
 _SOMEWHERE = (
     "(A long message. What it asks stands in it, most likely at its beginning or its end, and is in its file "
     "{name}, too: leave it out when you count or search there.)"
-)
-_SIDE = re.compile(
-    r"\A\s*(?:#{1,4}\s*)?Task:?\s*"
-    r"(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
-    re.IGNORECASE,
-)
-_TITLE = re.compile(
-    r"\b(?:generate|provide|write|create|reply with|respond with|give)\b[^\n]{0,80}"
-    r"\b(?:concise|short|brief|\d-?(?:to |-)?\d*[ -]?words?)\b[^\n]{0,60}\b(?:title|tags?)\b",
-    re.IGNORECASE,
 )
 
 
@@ -97,12 +88,8 @@ class Chat:
         """Whether a chat program asks for a title, tags or the like, which is no question of the user's."""
         if self.question.files or self.schema is not None:
             return False
-        text = self.question.text
-        if _SIDE.match(text):
-            return True
-        asked = f"{self.instructions[-1_000:]}\n{text[:1_000]}"
-        whole = len(text) + sum(len(one.text) for one in self.before)
-        return whole <= long and bool(_TITLE.search(asked))
+        before = sum(len(one.text) for one in self.before)
+        return is_for_the_program(self.question.text, self.instructions, before, long)
 
 
 @dataclass(frozen=True)
@@ -216,14 +203,16 @@ def read_chat(body: bytes | bytearray) -> Chat:
 
 
 def _around_question(said: Sequence[Said]) -> dict[str, Any]:
-    """The last message of the user is the question; without one, the last that says anything."""
-    asking = [
-        number for number, one in enumerate(said) if one.role == "user" and (one.text.strip() or one.files)
-    ]
-    asking = asking or [number for number, one in enumerate(said) if one.text.strip()]
-    if not asking:
+    """The last message of the user is the question; without one, the last that says anything. So it is where
+    that is an instruction behind an answer, as to sum up the chat: the user's question was answered.
+    """
+    saying = [number for number, one in enumerate(said) if one.text.strip() or one.files]
+    if not saying:
         raise bad("All messages are empty.", "messages")
-    at = asking[-1]
+    asking = [number for number in saying if said[number].role == "user"] or saying
+    last = [said[number].role for number in saying[-2:]]
+    told_last = len(last) == 2 and last[0] == "assistant" and last[1] in _INSTRUCTING
+    at = saying[-1] if told_last else asking[-1]
     told = [one for number, one in enumerate(said) if one.role in _INSTRUCTING and number != at]
     others = [
         [one for one in some if one.role not in _INSTRUCTING and (one.text or one.files)]
@@ -271,7 +260,7 @@ def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
 
     So libraries ask for data: the answer then is that call. Raises Refused for a choice among several.
     """
-    choice, tools = given.get("tool_choice"), given.get("tools")
+    choice, tools = _chosen(given.get("tool_choice")), given.get("tools")
     if choice in (None, "auto", "none"):
         return "", None
     listed = (
@@ -296,16 +285,25 @@ def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
     return clean(name)[:200], schema
 
 
+def _chosen(choice: Any) -> Any:
+    """A tool_choice in its plainest form: programs write the same in several."""
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        kind = allowed.get("mode") if isinstance(allowed, dict) else kind
+    return "required" if kind == "any" else kind if kind in ("auto", "none", "required") else choice
+
+
 def _schema(given: Any) -> Mapping[str, Any] | None:
     if given is None:
         return None
     kind = given.get("type") if isinstance(given, dict) else None
     if kind == "text":
         return None
-    if kind == "json_object":
-        return {"type": "object"}
     inner = given.get("json_schema") if kind == "json_schema" else None
     schema = inner.get("schema") if isinstance(inner, dict) else None
+    if kind == "json_object":  # clients of llama.cpp give it a schema
+        schema = given.get("schema") or {"type": "object"}
     if not isinstance(schema, dict):
         raise bad(
             "response_format must be text, json_object, or json_schema with a schema.", "response_format"

@@ -33,6 +33,8 @@ _ENDINGS = {
     "text/plain": ".txt",
 }
 _TEXTS = ("text", "input_text", "output_text", "refusal")
+_THOUGHTS = ("reasoning", "reasoning_content", "thinking", "redacted_thinking", "think")
+"""Parts in which programs send back what a model thought: an answer is known by what it says."""
 _REFUSED = {"input_audio": "This server cannot read audio.", "video_url": "This server cannot read videos."}
 
 
@@ -85,6 +87,8 @@ def _part(part: Any, where: str, number: int) -> tuple[str, Attached | None]:
         if not isinstance(text, str):
             raise bad("This part has no text.", where)
         return clean(text), None
+    if kind in _THOUGHTS:
+        return "", None
     if kind in ("image_url", "input_image"):
         given = part.get("image_url")
         url = given.get("url") if isinstance(given, Mapping) else given

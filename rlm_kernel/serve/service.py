@@ -249,8 +249,13 @@ class Service:
     async def _said(self, job: Job, purse: Purse) -> Answered:
         """What a chat program asks for its own sake: the sub model says it, without a kernel."""
         chat = job.chat
-        told = [{"role": "system", "content": chat.instructions}] if chat.instructions else []
-        told += [{"role": one.role, "content": one.text} for one in chat.before[-4:] if one.role != "tool"]
+        shown = chat.instructions[:_SIDE_SHOWN]
+        told = [{"role": "system", "content": shown}] if shown else []
+        told += [
+            {"role": one.role, "content": one.text[:_SIDE_SHOWN]}
+            for one in chat.before[-4:]
+            if one.role != "tool"
+        ]
         told += [{"role": "user", "content": chat.question.text[-_SIDE_SHOWN:]}]
         ledger = Ledger(Limits(), purse=purse)
         reply = await complete(self._models.models, ledger, told, role="sub")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel import bounded
@@ -138,6 +138,23 @@ def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "
     return Composed("\n\n".join(parts), found, chat.instructions)
 
 
+def without_earlier(chat: Chat, lost: Collection[str]) -> Chat | None:
+    """The chat without files of earlier messages, by their digests; None where it has none of them. What a
+    user asks about now is not left out.
+    """
+    lost = set(lost) - {file.digest for file in chat.question.files}
+
+    def left(one: Said) -> Said:
+        names = [file.name for file in one.files if file.digest in lost]
+        notes = [f"[The file {name} could not be read, and is not there.]" for name in names]
+        files = [file for file in one.files if file.digest not in lost]
+        return replace(one, text="\n".join(filter(None, [one.text, *notes])), files=files)
+
+    if not any(file.digest in lost for one in (*chat.before, *chat.after) for file in one.files):
+        return None
+    return replace(chat, before=list(map(left, chat.before)), after=list(map(left, chat.after)))
+
+
 def _kept(text: str, name: str, long: int) -> tuple[str, list[Attached]]:
     """A long text as a file, and what is shown of it."""
     file = Attached(f"{name}.txt", text.encode())
@@ -185,7 +202,11 @@ def read_chat(body: bytes | bytearray) -> Chat:
         raise bad("messages must be a list with at least one message.", "messages")
     if len(messages) > MAX_MESSAGES:
         raise bad(f"A chat can have at most {MAX_MESSAGES:,} messages.", "messages")
-    said = [_said(message, number) for number, message in enumerate(messages)]
+    asking = [
+        number for number, one in enumerate(messages) if isinstance(one, dict) and one.get("role") == "user"
+    ]
+    last = asking[-1] if asking else 0
+    said = [_said(message, number, earlier=number < last) for number, message in enumerate(messages)]
     _refuse_what_is_not_done(given)
     options = given.get("stream_options")
     call, schema = _forced(given)
@@ -226,14 +247,14 @@ def _around_question(said: Sequence[Said]) -> dict[str, Any]:
     }
 
 
-def _said(message: Any, number: int) -> Said:
+def _said(message: Any, number: int, *, earlier: bool) -> Said:
     where = f"messages[{number}]"
     if not isinstance(message, dict):
         raise bad("A message must be an object with a role and a content.", where)
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise bad(f"A role must be one of {', '.join(_ROLES)}.", f"{where}.role")
-    parts, files = content_of(message.get("content"), f"{where}.content")
+    parts, files = content_of(message.get("content"), f"{where}.content", earlier=earlier)
     text = "\n".join(parts)
     calls = message.get("tool_calls")
     for call in calls[:100] if isinstance(calls, list) else ():

@@ -49,7 +49,7 @@ def tool(
     Raises:
         UsageError: the function cannot be a tool.
     """
-    if where := _wrapped_in(function):
+    if where := wrapped_in(function):
         given = type(function)
         raise UsageError(
             f"A {given.__name__} of {given.__module__.partition('.')[0]} cannot be a tool: its function can.",
@@ -100,7 +100,7 @@ def _refused(function: Any) -> str:
     return "" if callable(function) else f"a {type(function).__name__}"
 
 
-def _wrapped_in(given: Any) -> str:
+def wrapped_in(given: Any) -> str:
     """Where a tool of another library has its function; "" for what is no such tool. It cannot be called, or
     its own signature says nothing: (*args, **kwargs).
     """

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.serve.chat import Chat, compose, read_chat
+from rlm_kernel.serve.chat import Chat, compose, read_chat, without_earlier
 from rlm_kernel.serve.parts import Attached, distinct, file_name
 from rlm_kernel.serve.refusals import Refused
 
@@ -101,6 +101,35 @@ def test_an_instruction_behind_an_answer_is_what_is_asked() -> None:
         assert (asked.question.text, asked.instructions, len(asked.before)) == ("Sum this up.", "", 2)
     asked = chat("How many?", {"role": "system", "content": "In German."})
     assert (asked.question.text, asked.instructions) == ("How many?", "In German.")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "tool_use", "name": "look"},
+    ],
+)
+def test_a_part_that_was_refused_does_not_end_the_chat(part: dict[str, Any]) -> None:
+    content = [part, {"type": "text", "text": "What is it?"}]
+    with pytest.raises(Refused):
+        chat(content)
+    asked = chat(content, told("An error."), "Then tell me this.")
+    assert asked.question.text == "Then tell me this."
+    assert "could not be read" in asked.before[0].text
+
+
+def test_files_of_earlier_messages_can_be_left_out_and_those_asked_about_not() -> None:
+    file = {"type": "file", "file": {"filename": "a.pdf", "file_data": "YQ=="}}
+    asked = chat([file, {"type": "text", "text": "One?"}], told("No."), "Two?")
+    (attached,) = asked.before[0].files
+    less = without_earlier(asked, {attached.digest})
+    assert less is not None
+    assert (less.before[0].files, "a.pdf could not be read" in less.before[0].text) == ([], True)
+    assert without_earlier(asked, {"another"}) is None
+    assert without_earlier(chat([file]), {attached.digest}) is None
 
 
 def test_a_schema_beside_json_object_counts() -> None:

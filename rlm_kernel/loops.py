@@ -72,11 +72,11 @@ _LOOK = 0.5
 
 
 def result_of(working: Future[T], cancel: Callable[[], object]) -> T:
-    """What work in another thread gives. An interrupt of the thread that waits has the work cancelled, and is
-    raised when that has ended; what the work gives all the same is given.
+    """What work in another thread gives. An interrupt of the thread that waits, or of its task, has the work
+    cancelled, and is raised when that has ended; what the work gives all the same is given.
     """
     try:
-        return _result_of(working)
+        return _result_of(working, _cancelled_here())
     except BaseException as interrupt:
         if working.done():
             raise
@@ -87,12 +87,26 @@ def result_of(working: Future[T], cancel: Callable[[], object]) -> T:
             raise interrupt from None
 
 
-def _result_of(working: Future[T]) -> T:
+def _result_of(working: Future[T], stopped: Callable[[], bool] = lambda: False) -> T:
     # In steps: on Windows nothing interrupts a wait without an end, and elsewhere one that comes just before
     # the wait, or in another thread, does not.
     while not working.done():
+        if stopped():
+            raise asyncio.CancelledError
         wait((working,), _LOOK)
     return working.result()
+
+
+def _cancelled_here() -> Callable[[], bool]:
+    """Whether the task of this thread has been cancelled since then. `asyncio.run` takes Ctrl-C so, and its
+    loop, which stands still while something here is waited for, would not come to it.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    before = 0 if task is None else task.cancelling()
+    return lambda: task is not None and task.cancelling() > before
 
 
 PATIENCE = 5.0

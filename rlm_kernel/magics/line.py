@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -154,7 +154,7 @@ def of_cell(line: str, value: Value) -> Line:
             given += _option(word, parts, value)
         else:
             names.append(word)
-    return Line(_options(given), tuple(dict.fromkeys(names)))
+    return Line(_options(given), tuple(dict.fromkeys(_apart(names))))
 
 
 def of_line(line: str, value: Value) -> Line:
@@ -186,10 +186,17 @@ def _option_at(line: str, at: int) -> int | None:
 def _names(head: str) -> tuple[str, ...] | None:
     """What stands before `--`; None for words of a question in which there are dashes."""
     try:
-        found = tuple(dict.fromkeys(_Words(head)))
+        found = tuple(dict.fromkeys(_apart(_Words(head))))
     except UsageError:  # an apostrophe
         return None
     return found if all(map(is_name, found)) else None
+
+
+def _apart(words: Iterable[str]) -> Iterator[str]:
+    """Names, also where commas stand between them, as in Python."""
+    for word in words:
+        parts = [word.rstrip(",")] if set(word) & set("[\"'") else word.split(",")
+        yield from filter(None, parts)
 
 
 def is_name(word: str) -> bool:

@@ -245,12 +245,14 @@ class _BelowItsRun(Result):
 
 def _merged(base: Options, given: Options) -> Options:
     """What holds for a cell: its own options, over those that were set. Raises UsageError."""
-    rlm = given.rlm or (None if given.changes else base.rlm)
+    rlm = given.rlm or (None if "root_llm.model" in given.changes else base.rlm)
     changes = {} if rlm else {**base.changes, **given.changes}
-    if given.rlm and given.changes:
+    if rlm and given.changes:
         raise UsageError(
-            f"{given.rlm} has its own models, limits and settings.",
-            hint="Leave out --rlm or the other options, or make another RLM.",
+            f"{rlm} has its own models, limits and settings.",
+            hint="Leave out --rlm or the other options, or make another RLM."
+            if given.rlm
+            else "Leave out these options, make another RLM, or name a model: -m MODEL",
         )
     return replace(given, rlm=rlm, changes=changes, keep=base.keep if given.keep is None else given.keep)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -12,6 +13,21 @@ MAX_QUESTION = 100_000
 MAX_TEXT = 32_000_000
 MAX_SHOWN = 100_000
 """Characters."""
+
+
+def _as_list(given: Any) -> Any:
+    """A list, also of one path, and of a list that a model wrote as a text of JSON."""
+    if not isinstance(given, str):
+        return given
+    if given.lstrip().startswith("["):
+        try:
+            found = json.loads(given)
+        except (ValueError, RecursionError):
+            return [given]
+        return found if isinstance(found, list) else [given]
+    return [given]
+
+
 Question = Annotated[
     str,
     Field(
@@ -22,7 +38,7 @@ Question = Annotated[
 ]
 Paths = Annotated[
     list[Annotated[str, Field(max_length=4_096)]],
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    BeforeValidator(_as_list),
     Field(
         max_length=1_000,
         description="Files and folders of any size, as paths. Folders are searched whole.",
@@ -38,7 +54,7 @@ Turns = Annotated[int | None, Field(ge=1, le=1_000, description="Turns of the mo
 
 
 class Asked(BaseModel):
-    """Arguments of a tool; null is as if left out."""
+    """Arguments of a tool; null and "" are as if left out: models write so what they do not want."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,7 +63,7 @@ class Asked(BaseModel):
     def _without_null(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and value != ""}
 
 
 class Ask(Asked):

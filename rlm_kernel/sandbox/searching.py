@@ -13,6 +13,8 @@ from rlm_kernel.errors import UsageError
 MAX_HITS = 150
 MAX_PATTERN = 1_000
 """Characters."""
+_AS_CODE = " Use regex=False to search for it as it stands."
+"""What code in the kernel is told, and a client cannot do."""
 _LINE, _FILE, _WHY = 300, 300, 500
 """Characters of a hit's line and of its file's name, and of what is wrong."""
 _CODE = """
@@ -85,7 +87,9 @@ def found_of(told: Any, wanted: Search) -> Found | None:
     where it could not search.
     """
     if type(told) is str:
-        raise UsageError(f"The kernel cannot search for that: {text(told)[:_WHY]}")
+        why = text(told)[:_WHY].removesuffix(_AS_CODE)
+        hint = "Put a backslash before ( or [ to search for it as it stands." if why != told else ""
+        raise UsageError(f"The kernel cannot search for that: {why}", hint=hint)
     if type(told) is not list:
         return None
     return Found(tuple(known(_hit, told[: wanted.limit])), len(told) > wanted.limit)

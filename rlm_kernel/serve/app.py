@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import time
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlm_kernel.config import parse_size
 from rlm_kernel.serve import wire
@@ -27,7 +28,6 @@ from rlm_kernel.serve.service import Service
 
 BODY_SECONDS = 120.0
 """For the whole body of a request."""
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def app_of(service: Service) -> Starlette:
@@ -48,9 +48,23 @@ def app_of(service: Service) -> Starlette:
             Route("/v1/models/{name:path}", endpoint.model, methods=["GET"]),
             Route("/v1/chat/completions", Completions(service, endpoint), methods=["POST"]),
         ],
-        middleware=[cors] if origins else [],
+        middleware=[Middleware(_PlainPaths), *([cors] if origins else [])],
         exception_handlers={Refused: _refused, HTTPException: _not_found, Exception: _failed},
     )
+
+
+class _PlainPaths:
+    """Takes slashes that programs put at the end of an address, or twice, where a base URL ends with one: a
+    redirect would leave the proxy, and not all programs follow it with their request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))
+        await self._app(scope, receive, send)
 
 
 class Endpoint:
@@ -83,9 +97,11 @@ class Endpoint:
         origin = request.headers.get("origin")
         if origin is not None and origin not in origins and "*" not in origins:
             raise Refused(403, "Web pages of this origin may not ask (serve.origins).", code="origin_refused")
-        if not keys.needed and _host(request.headers.get("host", "")) not in _LOCAL:
+        if not keys.needed and not _is_local(_host(request.headers.get("host", ""))):
             raise Refused(
-                403, "This server has no keys, so it answers only its own machine.", code="host_refused"
+                403,
+                "This server has no keys, so it answers only its own machine, as localhost or 127.0.0.1.",
+                code="host_refused",
             )
         return keys.find(request.headers.get("authorization"))
 
@@ -109,6 +125,8 @@ class Completions:
                     != "application/json"
                 ):
                     raise Refused(415, "The content type must be application/json.")
+                if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                    raise Refused(415, "Send the body as it is: this server reads no compressed ones.")
                 turns, retries = self._service.turns, self._service.retries
                 place = await stack.enter_async_context(turns.entered(key.name, retries.held(key.name)))
                 body = await self._body(request)
@@ -157,6 +175,14 @@ def _host(header: str) -> str:
     return ""
 
 
+def _is_local(host: str) -> bool:
+    """Whether it names this machine, and no name server can say otherwise."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    return host == "localhost"
+
+
 def _response(refused: Refused) -> Response:
     return JSONResponse(refused.body(), refused.status, refused.headers())
 
@@ -172,7 +198,8 @@ async def _not_found(request: Request, error: Exception) -> Response:
     return _response(
         Refused(
             404,
-            "There is nothing at this address. The server has /v1/chat/completions and /v1/models.",
+            "There is nothing at this address. The base URL ends with /v1; the server has "
+            "/v1/chat/completions and /v1/models.",
             code="not_found",
         )
     )

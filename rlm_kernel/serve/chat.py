@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_kernel import bounded
 from rlm_kernel.serve.parts import Attached, clean, content_of, distinct
 from rlm_kernel.serve.pasted import outside_of, pasted
 from rlm_kernel.serve.refusals import bad
+from rlm_kernel.serve.titles import is_for_the_program
 
 MAX_MESSAGES = 10_000
 _INSTRUCTING = ("system", "developer")
@@ -34,16 +35,6 @@ _TALK = 4
 _SOMEWHERE = (
     "(A long message. What it asks stands in it, most likely at its beginning or its end, and is in its file "
     "{name}, too: leave it out when you count or search there.)"
-)
-_SIDE = re.compile(
-    r"\A\s*(?:#{1,4}\s*)?Task:?\s*"
-    r"(?:Generate|Suggest|Create|Analyze the chat history|You are an autocompletion)",
-    re.IGNORECASE,
-)
-_TITLE = re.compile(
-    r"\b(?:generate|provide|write|create|reply with|respond with|give)\b[^\n]{0,80}"
-    r"\b(?:concise|short|brief|\d-?(?:to |-)?\d*[ -]?words?)\b[^\n]{0,60}\b(?:title|tags?)\b",
-    re.IGNORECASE,
 )
 
 
@@ -97,12 +88,8 @@ class Chat:
         """Whether a chat program asks for a title, tags or the like, which is no question of the user's."""
         if self.question.files or self.schema is not None:
             return False
-        text = self.question.text
-        if _SIDE.match(text):
-            return True
-        asked = f"{self.instructions[-1_000:]}\n{text[:1_000]}"
-        whole = len(text) + sum(len(one.text) for one in self.before)
-        return whole <= long and bool(_TITLE.search(asked))
+        before = sum(len(one.text) for one in self.before)
+        return is_for_the_program(self.question.text, self.instructions, before, long)
 
 
 @dataclass(frozen=True)
@@ -149,6 +136,23 @@ def compose(chat: Chat, long: int, *, goes_on: bool = False, instructed: str = "
         more = f" and {len(found) - 50} more" if len(found) > 50 else ""
         parts.insert(1, f"(Files of this chat: {names}{more}.)")
     return Composed("\n\n".join(parts), found, chat.instructions)
+
+
+def without_earlier(chat: Chat, lost: Collection[str]) -> Chat | None:
+    """The chat without files of earlier messages, by their digests; None where it has none of them. What a
+    user asks about now is not left out.
+    """
+    lost = set(lost) - {file.digest for file in chat.question.files}
+
+    def left(one: Said) -> Said:
+        names = [file.name for file in one.files if file.digest in lost]
+        notes = [f"[The file {name} could not be read, and is not there.]" for name in names]
+        files = [file for file in one.files if file.digest not in lost]
+        return replace(one, text="\n".join(filter(None, [one.text, *notes])), files=files)
+
+    if not any(file.digest in lost for one in (*chat.before, *chat.after) for file in one.files):
+        return None
+    return replace(chat, before=list(map(left, chat.before)), after=list(map(left, chat.after)))
 
 
 def _kept(text: str, name: str, long: int) -> tuple[str, list[Attached]]:
@@ -198,7 +202,11 @@ def read_chat(body: bytes | bytearray) -> Chat:
         raise bad("messages must be a list with at least one message.", "messages")
     if len(messages) > MAX_MESSAGES:
         raise bad(f"A chat can have at most {MAX_MESSAGES:,} messages.", "messages")
-    said = [_said(message, number) for number, message in enumerate(messages)]
+    asking = [
+        number for number, one in enumerate(messages) if isinstance(one, dict) and one.get("role") == "user"
+    ]
+    last = asking[-1] if asking else 0
+    said = [_said(message, number, earlier=number < last) for number, message in enumerate(messages)]
     _refuse_what_is_not_done(given)
     options = given.get("stream_options")
     call, schema = _forced(given)
@@ -216,14 +224,16 @@ def read_chat(body: bytes | bytearray) -> Chat:
 
 
 def _around_question(said: Sequence[Said]) -> dict[str, Any]:
-    """The last message of the user is the question; without one, the last that says anything."""
-    asking = [
-        number for number, one in enumerate(said) if one.role == "user" and (one.text.strip() or one.files)
-    ]
-    asking = asking or [number for number, one in enumerate(said) if one.text.strip()]
-    if not asking:
+    """The last message of the user is the question; without one, the last that says anything. So it is where
+    that is an instruction behind an answer, as to sum up the chat: the user's question was answered.
+    """
+    saying = [number for number, one in enumerate(said) if one.text.strip() or one.files]
+    if not saying:
         raise bad("All messages are empty.", "messages")
-    at = asking[-1]
+    asking = [number for number in saying if said[number].role == "user"] or saying
+    last = [said[number].role for number in saying[-2:]]
+    told_last = len(last) == 2 and last[0] == "assistant" and last[1] in _INSTRUCTING
+    at = saying[-1] if told_last else asking[-1]
     told = [one for number, one in enumerate(said) if one.role in _INSTRUCTING and number != at]
     others = [
         [one for one in some if one.role not in _INSTRUCTING and (one.text or one.files)]
@@ -237,14 +247,14 @@ def _around_question(said: Sequence[Said]) -> dict[str, Any]:
     }
 
 
-def _said(message: Any, number: int) -> Said:
+def _said(message: Any, number: int, *, earlier: bool) -> Said:
     where = f"messages[{number}]"
     if not isinstance(message, dict):
         raise bad("A message must be an object with a role and a content.", where)
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise bad(f"A role must be one of {', '.join(_ROLES)}.", f"{where}.role")
-    parts, files = content_of(message.get("content"), f"{where}.content")
+    parts, files = content_of(message.get("content"), f"{where}.content", earlier=earlier)
     text = "\n".join(parts)
     calls = message.get("tool_calls")
     for call in calls[:100] if isinstance(calls, list) else ():
@@ -271,7 +281,7 @@ def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
 
     So libraries ask for data: the answer then is that call. Raises Refused for a choice among several.
     """
-    choice, tools = given.get("tool_choice"), given.get("tools")
+    choice, tools = _chosen(given.get("tool_choice")), given.get("tools")
     if choice in (None, "auto", "none"):
         return "", None
     listed = (
@@ -296,16 +306,25 @@ def _forced(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
     return clean(name)[:200], schema
 
 
+def _chosen(choice: Any) -> Any:
+    """A tool_choice in its plainest form: programs write the same in several."""
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if kind == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        kind = allowed.get("mode") if isinstance(allowed, dict) else kind
+    return "required" if kind == "any" else kind if kind in ("auto", "none", "required") else choice
+
+
 def _schema(given: Any) -> Mapping[str, Any] | None:
     if given is None:
         return None
     kind = given.get("type") if isinstance(given, dict) else None
     if kind == "text":
         return None
-    if kind == "json_object":
-        return {"type": "object"}
     inner = given.get("json_schema") if kind == "json_schema" else None
     schema = inner.get("schema") if isinstance(inner, dict) else None
+    if kind == "json_object":  # clients of llama.cpp give it a schema
+        schema = given.get("schema") or {"type": "object"}
     if not isinstance(schema, dict):
         raise bad(
             "response_format must be text, json_object, or json_schema with a schema.", "response_format"

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from rlm_kernel.serve.refusals import bad
+from rlm_kernel.serve.refusals import Refused, bad
 
 MAX_PARTS = 1_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -33,6 +33,8 @@ _ENDINGS = {
     "text/plain": ".txt",
 }
 _TEXTS = ("text", "input_text", "output_text", "refusal")
+_THOUGHTS = ("reasoning", "reasoning_content", "thinking", "redacted_thinking", "think")
+"""Parts in which programs send back what a model thought: an answer is known by what it says."""
 _REFUSED = {"input_audio": "This server cannot read audio.", "video_url": "This server cannot read videos."}
 
 
@@ -48,8 +50,12 @@ class Attached:
         return sha256(self.data).hexdigest()
 
 
-def content_of(content: Any, where: str) -> tuple[list[str], list[Attached]]:
-    """The texts of a message and its files. `where` it stands, for people. Raises Refused."""
+def content_of(content: Any, where: str, *, earlier: bool = False) -> tuple[list[str], list[Attached]]:
+    """The texts of a message and its files. `where` it stands, for people. Raises Refused.
+
+    `earlier`: the message was answered or refused before. Programs send it again with each question, so a
+    part of it that cannot be read is told as such, and does not end the chat.
+    """
     if content is None:
         return [], []
     if isinstance(content, str):
@@ -63,7 +69,12 @@ def content_of(content: Any, where: str) -> tuple[list[str], list[Attached]]:
     texts: list[str] = []
     files: list[Attached] = []
     for number, part in enumerate(content):
-        text, file = _part(part, f"{where}[{number}]", len(files) + 1)
+        try:
+            text, file = _part(part, f"{where}[{number}]", len(files) + 1)
+        except Refused as refused:
+            if not earlier:
+                raise
+            text, file = f"[A part of this message that could not be read: {refused.message}]", None
         texts += [text] if text else []
         files += [file] if file is not None else []
     return texts, files
@@ -85,6 +96,8 @@ def _part(part: Any, where: str, number: int) -> tuple[str, Attached | None]:
         if not isinstance(text, str):
             raise bad("This part has no text.", where)
         return clean(text), None
+    if kind in _THOUGHTS:
+        return "", None
     if kind in ("image_url", "input_image"):
         given = part.get("image_url")
         url = given.get("url") if isinstance(given, Mapping) else given

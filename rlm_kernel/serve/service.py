@@ -23,7 +23,7 @@ from rlm_kernel.errors import RLMError, UsageError
 from rlm_kernel.printable import printable
 from rlm_kernel.scratch import scratch
 from rlm_kernel.serve.accounts import Account, Accounts, alone
-from rlm_kernel.serve.chat import Chat, compose
+from rlm_kernel.serve.chat import Chat, compose, without_earlier
 from rlm_kernel.serve.files import ClientFiles
 from rlm_kernel.serve.kernels import Kernel, Kernels, new_name
 from rlm_kernel.serve.keys import Key, Keys
@@ -32,7 +32,7 @@ from rlm_kernel.serve.reasoning import Reasoning
 from rlm_kernel.serve.refusals import Refused
 from rlm_kernel.serve.retries import Retries
 from rlm_kernel.serve.turns import Turns
-from rlm_kernel.serve.wire import Answered
+from rlm_kernel.serve.wire import Answered, cut
 from rlm_kernel.session.environment import Say, silent
 from rlm_kernel.session.manager import open_session
 from rlm_kernel.session.models import ModelSet, models_of
@@ -47,8 +47,6 @@ _MOST = 8
 _LEFT_IDLE = 60.0
 """Seconds that a container outlives the time in which its server would have ended it."""
 _SIDE_SHOWN = 20_000
-_TOKEN_BYTES = 4
-"""Bytes of an answer that count as one token: nobody knows which model's tokens a client means."""
 _SWEEP_SECONDS = 3_600.0
 """After which files are looked at again, of which some may be too old."""
 _GUARDED = {"sandbox.question_files": False, "sandbox.allow": []}
@@ -169,10 +167,27 @@ class Service:
             await asyncio.shield(self.kernels.end(kernel))
 
     async def _asked(self, job: Job, kernel: Kernel, settings: Settings, purse: Purse) -> Answered:
-        """Answered in the chat's kernel."""
+        """Answered in the chat's kernel. A file that could not be read when its message was sent is sent
+        again with each later one: it is left out then.
+        """
+        chat = job.chat
+        while True:
+            try:
+                return await self._asked_of(chat, job, kernel, settings, purse)
+            except UsageError as error:
+                lost = [digest for digest, name in kernel.loaded.items() if f"/{name}: " in error.message]
+                less = None if kernel.session is not None else without_earlier(chat, lost)
+                if less is None:
+                    raise
+                chat = less
+                kernel.loaded.clear()
+
+    async def _asked_of(
+        self, chat: Chat, job: Job, kernel: Kernel, settings: Settings, purse: Purse
+    ) -> Answered:
         composed = await asyncio.to_thread(  # a long message takes a while
             compose,
-            job.chat,
+            chat,
             self.settings.serve.long,
             goes_on=job.goes_on,
             instructed=kernel.instructions,
@@ -249,12 +264,17 @@ class Service:
     async def _said(self, job: Job, purse: Purse) -> Answered:
         """What a chat program asks for its own sake: the sub model says it, without a kernel."""
         chat = job.chat
-        told = [{"role": "system", "content": chat.instructions}] if chat.instructions else []
-        told += [{"role": one.role, "content": one.text} for one in chat.before[-4:] if one.role != "tool"]
+        shown = chat.instructions[:_SIDE_SHOWN]
+        told = [{"role": "system", "content": shown}] if shown else []
+        told += [
+            {"role": one.role, "content": one.text[:_SIDE_SHOWN]}
+            for one in chat.before[-4:]
+            if one.role != "tool"
+        ]
         told += [{"role": "user", "content": chat.question.text[-_SIDE_SHOWN:]}]
         ledger = Ledger(Limits(), purse=purse)
         reply = await complete(self._models.models, ledger, told, role="sub")
-        text, finish = _cut(reply.text, chat)
+        text, finish = cut(reply.text, chat.stop, chat.most)
         return Answered(text, finish or "stop", "answered", "", ledger.totals())
 
     def _answered(self, job: Job, result: Result) -> Answered:
@@ -267,8 +287,8 @@ class Service:
             return Answered(
                 text, "tool_calls", result.stop_reason, result.trace.name, result.totals, job.chat.call
             )
-        text, cut = _cut(text, job.chat)
-        return Answered(text, cut or finish, result.stop_reason, result.trace.name, result.totals)
+        text, why = cut(text, job.chat.stop, job.chat.most)
+        return Answered(text, why or finish, result.stop_reason, result.trace.name, result.totals)
 
     def _led(self, name: str) -> Models:
         if name == NAME:
@@ -357,17 +377,6 @@ async def serving(
                 await asyncio.shield(service.kernels.close())
                 await accounts.keep()
                 await asyncio.wait(beside)
-
-
-def _cut(text: str, chat: Chat) -> tuple[str, str | None]:
-    """The answer as far as a request wants it, and why it ends where it does: None for its own end."""
-    why = None
-    for stop in chat.stop:
-        before, found, _ = text.partition(stop)
-        text, why = (before, "stop") if found else (text, why)
-    if chat.most is not None and len(whole := text.encode()) > (most := chat.most * _TOKEN_BYTES):
-        text, why = whole[:most].decode(errors="ignore"), "length"
-    return text, why
 
 
 def _is_loopback(host: str) -> bool:

@@ -15,6 +15,8 @@ from rlm_kernel.serve.refusals import Refused
 
 DONE = b"data: [DONE]\n\n"
 ALIVE = b": still at work\n\n"
+_TOKEN_BYTES = 4
+"""Bytes of an answer that count as one token: nobody knows which model's tokens a client means."""
 PIECE = 4_000
 """Characters of a piece of a stream."""
 
@@ -125,6 +127,17 @@ def event(data: Mapping[str, Any]) -> bytes:
 def failed(refused: Refused) -> bytes:
     """The end of a stream that fails after it has begun."""
     return event(refused.body()) + DONE
+
+
+def cut(text: str, stops: Sequence[str], most: int | None) -> tuple[str, str | None]:
+    """The answer as far as a request wants it, and why it ends where it does: None for its own end."""
+    why = None
+    for stop in stops:
+        before, found, _ = text.partition(stop)
+        text, why = (before, "stop") if found else (text, why)
+    if most is not None and len(whole := text.encode()) > most * _TOKEN_BYTES:
+        text, why = whole[: most * _TOKEN_BYTES].decode(errors="ignore"), "length"
+    return text, why
 
 
 def pieces(text: str) -> list[str]:

@@ -39,6 +39,12 @@ class AnswerType:
                 hint="Use a pydantic model, or a type such as list[str].",
             ) from error
 
+    def _takes_none(self) -> bool:
+        try:
+            return self._adapter.validate_python(None) is None
+        except ValidationError:
+            return False
+
     def of(self, result: Result) -> Result:
         """The result with its value as the type has it. Raises NoAnswer."""
         if result.answer is None:
@@ -46,6 +52,8 @@ class AnswerType:
         try:
             if result.value is not None:
                 return replace(result, value=self._adapter.validate_json(json.dumps(result.value)))
+            if result.answer == str(None) and self._takes_none():
+                return result
             try:
                 return replace(result, value=self._adapter.validate_python(result.answer))
             except ValidationError:

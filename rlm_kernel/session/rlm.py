@@ -192,6 +192,7 @@ class RLM(OnTraces):
             NoAnswer: the answer does not have the type.
             RLMError: something prevents the run.
         """
+        _needs_asyncio()
         wanted = None if answer_type is None else AnswerType(answer_type)
         schema = None if wanted is None else wanted.schema
         place = None if trace is None else Path(trace)
@@ -354,3 +355,14 @@ class RLM(OnTraces):
             "models": self._models,
         }
         return open_session(name, **{**given, **self._with_tools(options)})
+
+
+def _needs_asyncio() -> None:
+    """Raises UsageError in the event loop of another library."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise UsageError(
+            "aask runs on asyncio, and this event loop is another library's.",
+            hint="Use ask in a thread, as in await trio.to_thread.run_sync(rlm.ask, question)",
+        ) from None

@@ -28,7 +28,7 @@ class Stream:
         self._run = run
         self._view = view
         self._result: Result | None = None
-        self._begun = False
+        self._begun: AsyncGenerator[Event, None] | None = None
 
     @property
     def result(self) -> Result:
@@ -42,10 +42,15 @@ class Stream:
 
     def __aiter__(self) -> AsyncGenerator[Event, None]:
         """The events. Raises what `aask` raises, and UsageError if they are gone through a second time."""
-        if self._begun:
+        if self._begun is not None:
             raise UsageError("The events of a run can be iterated only once.", hint="Call stream() again.")
-        self._begun = True
-        return self._events()
+        self._begun = self._events()
+        return self._begun
+
+    async def aclose(self) -> None:
+        """End the run and wait for its end: `async with contextlib.aclosing(rlm.stream(…)) as events`."""
+        if self._begun is not None:
+            await self._begun.aclose()
 
     async def _events(self) -> AsyncGenerator[Event, None]:
         waiting: deque[Event] = deque()

@@ -7,12 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import dataclasses
-import enum
 import functools
 import inspect
 import itertools
-import re
 import threading
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import ToolError, UsageError
+from rlm_kernel.tools.hints import Shown, default_told, fields_of, said_of, type_told
 from rlm_kernel.tools.tool import Permission, Tool, ToolResult, ToolSource
 
 MAX_ITEMS = 500_000
 """Of what a generator gives."""
-_SHOWN = 60
-"""Characters of a default that are shown."""
-_MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
-_SIMPLE = (str, int, float, bool, type(None), tuple, list, dict)
+_WRAPPED = ("func", "coroutine", "fn", "function", "forward", "_run")
+"""Where LangChain, llama-index, FastMCP, pydantic-ai, smolagents and CrewAI keep the function of a tool."""
 _VAR = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -53,6 +49,12 @@ def tool(
     Raises:
         UsageError: the function cannot be a tool.
     """
+    if where := wrapped_in(function):
+        given = type(function)
+        raise UsageError(
+            f"A {given.__name__} of {given.__module__.partition('.')[0]} cannot be a tool: its function can.",
+            hint=f"Give its function, which is its attribute {where}: tool(it.{where}, name=…, doc=…)",
+        )
     kind = _refused(function)
     if kind:
         raise UsageError(f"{_name(function)} is {kind}, which cannot be a tool.", hint=_HINT)
@@ -98,6 +100,20 @@ def _refused(function: Any) -> str:
     return "" if callable(function) else f"a {type(function).__name__}"
 
 
+def wrapped_in(given: Any) -> str:
+    """Where a tool of another library has its function; "" for what is no such tool. It cannot be called, or
+    its own signature says nothing: (*args, **kwargs).
+    """
+    if inspect.isroutine(given) or inspect.isclass(given) or isinstance(given, functools.partial):
+        return ""
+    if callable(given):
+        with contextlib.suppress(ValueError, TypeError):
+            told = inspect.signature(given).parameters.values()
+            if any(one.kind not in (*_VAR, one.KEYWORD_ONLY) for one in told):
+                return ""
+    return next((where for where in _WRAPPED if inspect.isroutine(getattr(given, where, None))), "")
+
+
 def _name(function: Any) -> str:
     if isinstance(function, functools.partial):
         return _name(function.func)
@@ -108,6 +124,7 @@ def _name(function: Any) -> str:
 def _doc(function: Any) -> str:
     if isinstance(function, functools.partial):
         return _doc(function.func)
+    function = inspect.unwrap(function)
     if not (inspect.isroutine(function) or inspect.isclass(function)):
         own = getattr(type(function).__call__, "__doc__", None) or type(function).__doc__
         return inspect.cleandoc(own or "")
@@ -193,14 +210,14 @@ class _Function:
         """
         parameters = [
             one.replace(
-                annotation=one.empty if one.annotation is one.empty else _Shown(_type(self._hints[name])),
-                default=one.empty if one.default is one.empty else _Shown(_default(one.default)),
+                annotation=one.empty if one.annotation is one.empty else Shown(type_told(self._hints[name])),
+                default=one.empty if one.default is one.empty else Shown(default_told(one.default)),
             )
             for name, one in self._signature.parameters.items()
         ]
         returns = self._returns
         if returns is not inspect.Signature.empty:
-            returns = _Shown(_type(returns))
+            returns = Shown(type_told(returns))
         return str(inspect.Signature(parameters, return_annotation=returns))
 
     def parameters(self) -> dict[str, Any]:
@@ -237,36 +254,32 @@ class _Function:
         )
 
     def forms(self) -> list[str]:
-        """What values of the function's own classes look like, a line each: `Order = dict(item: str)`."""
+        """What is said of arguments in their hints, `city: The city's name`, and what values of the
+        function's own classes look like, `Order = dict(item: str)`: a line each.
+        """
         found: dict[str, None] = {}
+        for name, hint in self._hints.items():
+            if about := said_of(hint):
+                found[f"{name}: {about}"] = None
         for hint in self._hints.values():
             for kind in (hint, *typing.get_args(hint)):
-                if fields := _fields(kind):
-                    shown = ", ".join(f"{name}: {_type(of)}" for name, of in fields.items())
+                if fields := fields_of(kind):
+                    shown = ", ".join(f"{name}: {type_told(of)}" for name, of in fields.items())
                     found[f"{kind.__name__} = dict({shown})"] = None
         return list(found)
-
-
-class _Shown:
-    """Stands in a signature as it is written."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
 
 
 def _hints(function: Any) -> dict[str, Any]:
     """The type hints of a callable; those that cannot be had are missing."""
     while isinstance(function, functools.partial):
         function = function.func
+    function = inspect.unwrap(function)
     if inspect.isclass(function):
         function = function.__init__
     elif not inspect.isroutine(function):
         function = type(function).__call__
     try:
-        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+        return typing.get_type_hints(function, include_extras=True)
     except Exception:  # of names that are imported for type checkers alone
         return {}
 
@@ -302,37 +315,6 @@ def _typed_dict(hint: Any) -> Any:
         return typing_extensions.TypedDict(hint.__name__, fields, total=hint.__total__)  # type: ignore[operator]
     except Exception:
         return dict[str, Any]
-
-
-def _type(hint: Any) -> str:
-    """A type hint for people and models, without modules; an enum as its values."""
-    if hint is None or hint is type(None):
-        return "None"
-    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        return f"Literal[{', '.join(repr(one.value) for one in list(hint)[:20])}]"
-    if typing.get_origin(hint) is typing.Annotated:
-        return _type(typing.get_args(hint)[0])
-    text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
-    text = _MODULES.sub("", text)
-    return text if len(text) <= 4 * _SHOWN and "<" not in text else "Any"
-
-
-def _default(value: Any) -> str:
-    if isinstance(value, enum.Enum):
-        value = value.value
-    text = repr(value) if type(value) in _SIMPLE else ""
-    return text if text and len(text) <= _SHOWN and "<" not in text else "..."
-
-
-def _fields(kind: Any) -> dict[str, Any]:
-    """The fields of a dataclass, a pydantic model or a TypedDict; none of another type."""
-    if not inspect.isclass(kind):
-        return {}
-    if dataclasses.is_dataclass(kind):
-        return {one.name: one.type for one in dataclasses.fields(kind) if one.init}
-    if hasattr(kind, "model_fields"):
-        return {name: one.annotation for name, one in kind.model_fields.items()}
-    return dict(kind.__annotations__) if typing.is_typeddict(kind) else {}
 
 
 def _taken(found: Any) -> Any:

@@ -55,7 +55,13 @@ class Server:
         definitions = await self._definitions()
         self._has_resources = await self._offers_resources()
         self._digests = {str(one["name"]): definition_digest(one) for one in definitions}
-        found = [one for one in definitions if self._is_wanted(str(one["name"]))]
+        wanted = [one for one in definitions if self._is_wanted(str(one["name"]))]
+        found = [one for one in wanted if not _is_a_task(one)]
+        if len(found) < len(wanted):
+            left_out = ", ".join(told(one["name"], 60) for one in wanted if _is_a_task(one))
+            self.notes.append(
+                f"MCP server {self.name!r}: left out what runs only as a task of the protocol: {left_out}."
+            )
         for pattern in self._server.tools:
             if pattern != "*" and not any(fits(name, [pattern]) for name in self._digests):
                 self.notes.append(f"MCP server {self.name!r} has no tool {pattern!r}.")
@@ -247,3 +253,9 @@ class Server:
                 seen.add(cursor)
                 params = {"cursor": cursor}
         return found[:MAX_LISTED]
+
+
+def _is_a_task(definition: Mapping[str, Any]) -> bool:
+    """Whether a tool refuses to be called in the plain way."""
+    execution = definition.get("execution")
+    return isinstance(execution, Mapping) and execution.get("taskSupport") == "required"

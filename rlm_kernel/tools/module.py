@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from rlm_kernel.errors import UsageError
-from rlm_kernel.tools.functions import tools_of
+from rlm_kernel.tools.functions import tools_of, wrapped_in
 from rlm_kernel.tools.tool import Tool, ToolSource
 
 
@@ -39,6 +39,7 @@ def _tools_in(path: Path) -> list[Tool | ToolSource]:
         )
     found = [getattr(module, name) for name in names] if names is not None else _public(module)
     if not found:
+        tools_of([value for value in vars(module).values() if wrapped_in(value)])  # which says what to do
         raise UsageError(
             f"{path} has no public function.",
             hint="Its tools are the functions in __all__, or else all functions whose names do not begin "

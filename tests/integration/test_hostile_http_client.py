@@ -269,12 +269,31 @@ async def test_headers_of_an_answer_are_the_servers_alone(server: Served) -> Non
         ({"host": "localhost:1@evil.example"}, 403),
         ({"content_type": "text/plain"}, 415),
         ({"content_type": "multipart/form-data"}, 415),
+        ({"content_encoding": "gzip"}, 415),
     ],
 )
 async def test_a_web_page_cannot_ask_through_a_browser_on_this_machine(
     server: Served, headers: dict[str, str], status: int
 ) -> None:
     assert (await post(server, friendly(), **headers)).status_code == status
+
+
+async def test_slashes_that_programs_put_into_addresses_and_names_of_this_machine_are_taken(
+    server: Served,
+) -> None:
+    top = server.url.removesuffix("/v1")
+    async with httpx.AsyncClient() as http:
+        for path in ("/v1/models/", "//v1/models", "/v1//models"):
+            assert (await http.get(f"{top}{path}")).json()["object"] == "list"
+        for path in ("/v1/chat/completions/", "/v1//chat/completions"):
+            assert (await http.post(f"{top}{path}", json={})).json()["error"]["param"] == "messages"
+        for host, status in (
+            ("0.0.0.0:80", 200),
+            ("127.0.0.2", 200),
+            ("192.0.2.1", 403),
+            ("localhost.", 403),
+        ):
+            assert (await http.get(f"{server.url}/models", headers={"host": host})).status_code == status
 
 
 async def test_unknown_paths_and_methods_are_refused_in_the_form_of_openai(server: Served) -> None:

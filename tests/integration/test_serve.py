@@ -207,6 +207,12 @@ async def test_a_file_that_cannot_be_read_is_told_without_the_paths_of_the_machi
     async with served() as server:
         with pytest.raises(openai.BadRequestError) as told:
             await say(server, [file, {"type": "text", "text": "run: FINAL(1)"}])
+        messages = [
+            {"role": "user", "content": [file, {"type": "text", "text": "run: FINAL(1)"}]},
+            {"role": "user", "content": "run: FINAL(sorted(files))"},
+        ]
+        answer = await server.client().chat.completions.create(model="rlm", messages=messages)
+        assert answer.choices[0].message.content == "[]"  # the chat goes on without it
     assert "broken.png" in told.value.message
     assert str(tmp_path) not in told.value.message
 

@@ -76,6 +76,13 @@ def tools(how: str, cursor: str | None) -> dict[str, Any]:
                 },
             ]
         },
+        "tasks": {
+            "tools": [
+                *TOOLS,
+                {"name": "slow", "inputSchema": {}, "execution": {"taskSupport": "required"}},
+                {"name": "either", "inputSchema": {}, "execution": {"taskSupport": "optional"}},
+            ]
+        },
         "escapes": {
             "tools": [
                 {

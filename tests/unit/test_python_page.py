@@ -13,8 +13,14 @@ from rlm_kernel.session.session import Session
 from rlm_kernel.session.streaming import Stream
 from tests.support.python_page import PAGE, Example, examples
 
-NOT_FOR_USERS = {"Session": {"begin", "take_up", "leave", "search"}, "Result": {"of"}}
-"""`open_session` calls these, and makes results; `search` is asked with a value that is not public."""
+NOT_FOR_USERS = {
+    "Session": {"begin", "take_up", "leave", "search"},
+    "Result": {"of"},
+    "Stream": {"aclose"},
+}
+"""`open_session` calls these, and makes results; `search` is asked with a value that is not public; `aclose`
+is called by contextlib's `aclosing`.
+"""
 
 
 def used() -> set[str]:

@@ -48,6 +48,8 @@ def test_options_and_names_stand_in_any_order() -> None:
         ("", ()),
         ("\tdf\t", ("df",)),
         ("größe 数", ("größe", "数")),
+        ("df, logs[0, 1], größe", ("df", "logs[0, 1]", "größe")),
+        ("df,logs", ("df", "logs")),
     ],
 )
 def test_names_are_words_as_python_has_them(line: str, names: tuple[str, ...]) -> None:

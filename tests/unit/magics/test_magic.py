@@ -155,10 +155,11 @@ def test_what_has_no_answer_leaves_no_old_one(shell: InteractiveShell, asked: As
             "%%rlm --rlm scripted -m local\nWho?",
             "UsageError: scripted has its own models, limits and settings.",
         ),
+        ("%%rlm --limit cost=1\nWho?", "UsageError: scripted has its own models, limits and settings."),
         ("%%rlm -m {modle}\nWho?", "UsageError: There is no variable modle in this notebook."),
         ("%%rlm --keep -t slice\nWho?", "UsageError: Answers cannot be of the type"),
-        ("%%rlm --timeout soon\nWho?", "ConfigError: limits.seconds"),
-        ("%rlm --limit turns=many", "ConfigError: limits.turns"),
+        ("%%rlm -m local --timeout soon\nWho?", "ConfigError: limits.seconds"),
+        ("%rlm -m local --limit turns=many", "ConfigError: limits.turns"),
     ],
 )
 def test_what_is_wrong_is_one_clear_line_and_fails_the_cell(

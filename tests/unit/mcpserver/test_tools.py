@@ -37,6 +37,16 @@ def test_null_is_as_if_left_out_and_one_path_is_a_list() -> None:
     assert given.text is None
 
 
+def test_what_models_write_for_nothing_and_for_a_list_is_taken_as_that() -> None:
+    given = asked.SearchAsked.model_validate(
+        {"pattern": "a", "paths": '["b.log", "c d.txt"]', "session": "", "file": "", "limit": "5"}
+    )
+    assert (given.paths, given.session, given.file, given.limit) == (["b.log", "c d.txt"], None, None, 5)
+    assert asked.SearchAsked.model_validate({"pattern": "a", "paths": "[b].log"}).paths == ["[b].log"]
+    with pytest.raises(ValidationError):
+        asked.SearchAsked.model_validate({"pattern": "a", "paths": "[1, 2]"})
+
+
 @pytest.mark.parametrize(
     "wrong", [{}, {"question": ""}, {"question": "a", "max_cost": -1}, {"question": "a", "x": 1}]
 )
@@ -75,3 +85,10 @@ def test_what_a_kernel_tells_of_a_search_is_read_with_care() -> None:
     with pytest.raises(UsageError, match="bad"):
         found_of("bad pattern", wanted)
     assert all(found_of([lie], wanted) is not None for lie in lies)
+
+
+def test_a_bad_pattern_is_not_told_with_an_argument_that_the_tool_has_not() -> None:
+    with pytest.raises(UsageError, match="unterminated") as refused:
+        found_of("'(': unterminated. Use regex=False to search for it as it stands.", Search("("))
+    assert "regex=False" not in str(refused.value)
+    assert "backslash" in refused.value.hint

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.serve.chat import Chat, compose, read_chat
+from rlm_kernel.serve.chat import Chat, compose, read_chat, without_earlier
 from rlm_kernel.serve.parts import Attached, distinct, file_name
 from rlm_kernel.serve.refusals import Refused
 
@@ -89,6 +89,55 @@ def test_content_is_read_in_each_form_that_programs_send(content: Any) -> None:
     assert chat({"role": "user", "content": content, "name": "ann"}).question.text == "What?"
 
 
+@pytest.mark.parametrize("kind", ["thinking", "reasoning", "redacted_thinking"])
+def test_thoughts_that_programs_send_back_are_no_part_of_what_was_said(kind: str) -> None:
+    answer = [{"type": kind, kind: "Two and two …"}, {"type": "text", "text": "4"}]
+    assert chat("2+2?", told(answer), "Why?").known_as("a") == chat("2+2?", told("4"), "Why?").known_as("a")
+
+
+def test_an_instruction_behind_an_answer_is_what_is_asked() -> None:
+    for role in ("system", "developer"):
+        asked = chat("How many?", told("Two."), {"role": role, "content": "Sum this up."})
+        assert (asked.question.text, asked.instructions, len(asked.before)) == ("Sum this up.", "", 2)
+    asked = chat("How many?", {"role": "system", "content": "In German."})
+    assert (asked.question.text, asked.instructions) == ("How many?", "In German.")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "tool_use", "name": "look"},
+    ],
+)
+def test_a_part_that_was_refused_does_not_end_the_chat(part: dict[str, Any]) -> None:
+    content = [part, {"type": "text", "text": "What is it?"}]
+    with pytest.raises(Refused):
+        chat(content)
+    asked = chat(content, told("An error."), "Then tell me this.")
+    assert asked.question.text == "Then tell me this."
+    assert "could not be read" in asked.before[0].text
+
+
+def test_files_of_earlier_messages_can_be_left_out_and_those_asked_about_not() -> None:
+    file = {"type": "file", "file": {"filename": "a.pdf", "file_data": "YQ=="}}
+    asked = chat([file, {"type": "text", "text": "One?"}], told("No."), "Two?")
+    (attached,) = asked.before[0].files
+    less = without_earlier(asked, {attached.digest})
+    assert less is not None
+    assert (less.before[0].files, "a.pdf could not be read" in less.before[0].text) == ([], True)
+    assert without_earlier(asked, {"another"}) is None
+    assert without_earlier(chat([file]), {attached.digest}) is None
+
+
+def test_a_schema_beside_json_object_counts() -> None:
+    schema = {"type": "object", "required": ["n"]}
+    for beside, wanted in (({"schema": schema}, schema), ({}, {"type": "object"})):
+        assert chat("?", response_format={"type": "json_object", **beside}).schema == wanted
+
+
 def test_a_chat_is_known_again_by_what_was_said() -> None:
     known = chat("First?").known_as("ann", "One.")
     for answer in ("One.", " One.\n", "<think>so\nso</think>\nOne."):
@@ -113,10 +162,46 @@ def test_a_chat_is_known_again_by_what_was_said() -> None:
         ("### Task:\nRespond to the user query using the provided context", False),
         ("Which title does the third chapter have?", False),
         ("Write a short story about a title fight.\n" + "word " * 1_000, False),
+        ("Please write a five word title summarizing our conversation, without quotes.", True),
+        ("Given this, please reply with a title for the chat that is 3-4 words.\n\nA reply.", True),
+        ("From the chat history, give this conversation a name.\nKeep it short.\n\nuser: hi", True),
+        ("Suggest me a title for this chat:\n\nuser: hi\n\nTitle:", True),
+        ("Extract a concise chat title from these lines", True),
+        ("Provide a concise description of this session in 4 words or less.", True),
+        ("List the name and title of everyone in this conversation.", False),
+        ("Give each conversation in the file a title, and count them.", False),
+        ("Give me the title of this conversation's main document.", False),
+        ("Extract every chat title from chats.json.", False),
+        ("Make a table with session title, length and count.", False),
+        ("Summarize this discussion in three sentences, and name the decisions.", False),
+        ("How many words does the title of this thread have?", False),
     ],
 )
 def test_titles_and_tags_that_programs_want_are_told_from_questions(text: str, side: bool) -> None:
     assert chat(text).side_request(LONG) is side
+
+
+@pytest.mark.parametrize(
+    ("instructions", "side"),
+    [
+        ("You chat well. You summarize the user's conversation into a title within 10 words.", True),
+        ("You are a title generator. You output ONLY a title.\n" + "- Rules.\n" * 300, True),
+        ("You are a chat thread titling assistant.\nGoal: a very short title.", True),
+        ("总结给出的会话，将其总结为 10 字内标题。", True),
+        ("Titles are in italics. Talk about the conversation of the user.", False),
+        ("You write code. Generate a title for the branch, then answer. Keep the chat short.", False),
+        ("You are an expert in conversation analysis.", False),
+        ("You help.\n" * 100 + "After your answer, suggest a title for the conversation.", False),
+    ],
+)
+def test_instructions_that_are_all_about_titles_are_told_from_others(instructions: str, side: bool) -> None:
+    asked = chat({"role": "system", "content": instructions}, "How many errors has the log?")
+    assert asked.side_request(LONG) is side
+
+
+def test_a_title_of_a_long_chat_is_no_question_in_it() -> None:
+    asked = chat("word " * 10_000, told("Two."), "Write a title for this conversation.")
+    assert asked.side_request(LONG)
 
 
 @pytest.mark.parametrize("start", ["", "#", "\n" * 1_000_000 + "#"])
@@ -210,6 +295,10 @@ def function(name: str, **parameters: Any) -> dict[str, Any]:
         ([function("a")], "auto", ""),
         ([function("a")], None, ""),
         ([function("a")], "none", ""),
+        ([function("a")], "any", "a"),
+        ([function("a")], {"type": "auto"}, ""),
+        ([function("a")], {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}, ""),
+        ([function("a")], {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}, "a"),
     ],
 )
 def test_a_function_that_is_forced_is_the_form_of_the_answer(tools: Any, choice: Any, call: str) -> None:

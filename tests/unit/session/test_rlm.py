@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlm_kernel import RLM, ConfigError, UsageError
+from rlm_kernel import RLM, ConfigError, NoAnswer, UsageError
+from rlm_kernel.engine.events import TurnStarted
+from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.models.scripted import ScriptedModels
+from rlm_kernel.session.answertypes import AnswerType
+from rlm_kernel.session.result import Result
+from rlm_kernel.session.streaming import Stream
 
 MODELS = ScriptedModels("FINAL(1)", "x")
+
+
+async def test_a_stream_that_is_closed_has_ended_its_run() -> None:
+    ended: list[str] = []
+
+    async def run(hear: Any) -> Any:
+        hear(TurnStarted(1))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("all")
+
+    async with contextlib.aclosing(Stream(run, None)) as events:
+        async for _ in events:
+            break
+    assert ended == ["all"]
+    async with contextlib.aclosing(Stream(run, None)):
+        pass
+
+
+def test_the_event_loop_of_another_library_is_refused_in_words() -> None:
+    asking = RLM(models=MODELS).aask("How many?")
+    with pytest.raises(UsageError, match="asyncio"):
+        asking.send(None)
+
+
+@pytest.mark.parametrize("kind", [int | None, str | None, list[str] | None])
+def test_none_is_a_value_where_the_type_takes_it(kind: Any) -> None:
+    result = Result("None", None, Path("t.ipynb"), "answered", False, "", Totals())
+    assert AnswerType(kind).of(result).value is None
+    with pytest.raises(NoAnswer):
+        AnswerType(int).of(result)
 
 
 def test_none_as_an_option_is_no_limit() -> None:

@@ -275,6 +275,51 @@ def test_what_cannot_be_a_tool_is_refused_by_name() -> None:
         tool(field)
 
 
+def test_a_tool_of_another_library_is_refused_and_where_its_function_is_is_told() -> None:
+    class StructuredTool:  # as LangChain's: not to be called
+        name = "multiply"
+
+        def __init__(self, func: Callable[..., Any]) -> None:
+            self.func = func
+
+    class SimpleTool:  # as smolagents': its call takes anything
+        def __call__(self, *args: Any, sanitize: bool = False, **kwargs: Any) -> Any: ...
+
+        def forward(self, city: str) -> str:
+            return city
+
+    for made, where in ((StructuredTool(weather), "it.func"), (SimpleTool(), "it.forward")):
+        with pytest.raises(UsageError, match=f"A {type(made).__name__} of") as refused:
+            tool(made)
+        assert where in refused.value.hint
+
+
+def test_an_object_that_wraps_a_function_is_told_as_that() -> None:
+    class Task:  # as Celery's
+        """A task of a queue."""
+
+        def __init__(self, function: Callable[..., Any]) -> None:
+            functools.update_wrapper(self, function)
+            del self.__doc__
+            self.run = function
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.run(*args, **kwargs)
+
+    plain = tool(weather)
+    for made in (tool(Task(weather)), tool(functools.lru_cache(weather))):
+        assert (made.name, made.signature, made.doc) == ("weather", plain.signature, plain.doc)
+
+
+def test_what_hints_say_of_arguments_is_told() -> None:
+    def find(
+        city: Annotated[str, "The city's\n name"], most: Annotated[int, pydantic.Field(description="At most")]
+    ) -> None:
+        """Finds."""
+
+    assert tool(find).doc == "Finds.\n\ncity: The city's name\n\nmost: At most"
+
+
 def test_a_tool_says_what_else_holds_for_it() -> None:
     made = tool(weather, name="forecast", doc="Tells.", permission="ask", seconds=5, children=True)
     assert (made.name, made.doc, made.permission, made.seconds, made.children) == (

@@ -55,6 +55,13 @@ async def opened(lookup: Mapping[str, str] | None = None, **servers: MCPServer) 
         yield Opened(tools, said)
 
 
+async def test_a_tool_that_cannot_be_called_in_the_plain_way_is_left_out_and_told() -> None:
+    async with opened(s=raw("tasks")) as server:
+        assert set(server.tools) >= {"s_echo", "s_do", "s_either"}
+        assert "s_slow" not in server.tools
+        assert "slow" in server.said[0]
+
+
 async def test_a_value_comes_back_as_the_server_gave_it() -> None:
     async with opened(s=good()) as server:
         assert (await server.call("s_add", a=1)).value == 2

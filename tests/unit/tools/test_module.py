@@ -43,6 +43,7 @@ def test_all_names_them_where_it_is_there(tmp_path: Path) -> None:
         ("raise SystemExit('bye')\n", "SystemExit: bye"),
         ("x = 1\n", "has no public function"),
         ("async def streams():\n    yield 1\n", "async generator"),
+        ("class Made:\n    def __init__(self, f): self.func = f\n@Made\ndef f(): ...\n", "its function can"),
     ],
 )
 def test_a_file_that_gives_no_tools_is_told_plainly(tmp_path: Path, code: str, told: str) -> None:

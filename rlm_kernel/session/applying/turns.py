@@ -247,7 +247,7 @@ class Applying:
         Its words are written once the first is about to run: a turn of which nothing ran is the root model's
         to take anew.
         """
-        reply = self._plan.files.renamed(turn.reply)
+        reply = self._plan.files.in_code(turn.reply)
         parsed = parse_reply(reply)
         if last and not turn.cells and parsed.final is not None:
             self._woken = Woken(turn.model.id, _TYPED_IN, reply)
@@ -255,7 +255,7 @@ class Applying:
         answer: Answer | None = None
         written = False
         for place, cell in enumerate(turn.cells):
-            left = [self._plan.files.renamed(one.source) for one in turn.cells[place:]]
+            left = [self._plan.files.in_code(one.source) for one in turn.cells[place:]]
             if why := await self._stale(cell, last=last):
                 self._woken = Woken(cell.id, f"{why}. It was not run", _fenced(left))
                 return None
@@ -273,7 +273,7 @@ class Applying:
 
     async def _stale(self, cell: TraceCell, *, last: bool) -> str:
         """Why a cell must not run as it is."""
-        code = self._plan.files.renamed(cell.source)
+        code = self._plan.files.in_code(cell.source)
         typed = self._typed.answer_of(code)
         failed = any(output.get("output_type") == "error" for output in cell.outputs)
         if is_persons(cell) or failed:
@@ -281,7 +281,7 @@ class Applying:
         return _TYPED_IN if typed and last else await self._learned.stale(code)
 
     async def _cell(self, cell: TraceCell, turn: int, cells: Cells, ledger: Ledger) -> CellResult:
-        code, seconds = self._plan.files.renamed(cell.source), ledger.seconds_left()
+        code, seconds = self._plan.files.in_code(cell.source), ledger.seconds_left()
         persons = is_persons(cell)
         runs = replace(cells, tell=_nobody) if persons else cells
         result = await runs.run(cell.id, code, turn, seconds=seconds)
@@ -346,7 +346,7 @@ def _of_input(told: str) -> str:
 
 
 def _blocks(turns: Sequence[OldTurn], files: Counterparts) -> str:
-    return _fenced([files.renamed(cell.source) for turn in turns for cell in turn.cells])
+    return _fenced([files.in_code(cell.source) for turn in turns for cell in turn.cells])
 
 
 def _fenced(cells: Sequence[str]) -> str:

@@ -52,15 +52,19 @@ def surprise(cell: TraceCell, result: CellResult, share: float) -> str:
     )
 
 
-def surprising_answer(then: str, now: str, code_page: str = "") -> str:
-    """The same of an answer. `code_page`: the one in which the input was read by a guess."""
+def surprising_answer(then: str, now: str, code_page: str = "", names: str = "") -> str:
+    """The same of an answer. `code_page`: the one in which the input was read by a guess; `names` of files,
+    whose letters are none.
+    """
     if not then:
         return ""
     if is_empty(now) and not is_empty(then):
         return f"the answer is {now.strip()[:40] or 'empty'}, and was not empty"
     if _NO_NUMBER.search(now) and not _NO_NUMBER.search(then):
         return f"the answer has {_NO_NUMBER.search(now).group()} in it"  # type: ignore[union-attr]
-    if code_page and (other := next((char for char in now if not char.isascii() and char not in then), "")):
+    if code_page and (
+        other := next((char for char in now if not char.isascii() and char not in then + names), "")
+    ):
         return f"the answer has {other!r} in it, and that the input is in {code_page} is a guess"
     return ""
 

@@ -32,9 +32,7 @@ _BY_PLACE = re.compile(
     r"\.split\(|csv\.reader|\.iloc\b|itertuples|\.values\b|header\s*=\s*None|re\.\w+\(|grep\("
 )
 _OPENS = re.compile(r"\bopen\(|read_text\(|read_bytes\(|read_csv\(|fileinput|decode\(")
-_READS_ITSELF = re.compile(
-    r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bsplit\(|\bjson\.load"
-)
+_READS_ITSELF = re.compile(r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bsplit\(|\bjson\.load")
 """Code to which numbers are what they are in the file, and not what `records` makes of them."""
 _BLANK = re.compile(r"have no number but ''$|fewer fields than columns")
 """What is no other form: values that are missing."""

@@ -236,7 +236,8 @@ class Applying:
         if answer is None or asked.answer is None:
             self._woken = Woken(name, "the first run had no answer that its code delivered")
             return None
-        if why := surprising_answer(asked.answer, answer.text, self._code_page):
+        names = "".join(name for _, name in self._plan.files.names)
+        if why := surprising_answer(asked.answer, answer.text, self._code_page, names):
             self._woken = Woken(name, why)
             return None
         return answer

@@ -54,6 +54,8 @@ _TABLE_RULE = re.compile(r"^[ \t]*\|[ \t|:-]+$\n?", re.MULTILINE)
 _TABLE_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
 _KEPT = {"*": "\ue000", "_": "\ue001", "#": "\ue002", "|": "\ue003"}
 """Marks, and what stands for them in code, where they are none."""
+_TRUTH = ({"true", "True"}, {"false", "False"})
+"""As JSON and as Python has them."""
 _IN_CODE = {ord(mark): kept for mark, kept in _KEPT.items()}
 _PLAIN = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201a\u201b\u2039\u203a", "'")
@@ -332,7 +334,7 @@ def _without_mark(found: re.Match[str]) -> str:
 
 def _text(expected: str, answer: str, measure: Measure) -> str:
     one, other = plain(expected), plain(answer)
-    if one == other:
+    if one == other or {one, other} in _TRUTH:
         return ""
     at = next(
         (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -288,16 +287,6 @@ def test_a_report_as_editors_and_shells_on_windows_write_it_holds(tmp_path: Path
         assert verdicts(check(path, report=report))["report"] == "holds"
     report.write_bytes(made.replace("five", "four").encode("utf-16"))
     assert verdicts(check(path, report=report))["report"] == "broken"
-
-
-def test_a_copy_from_macos_has_its_prompts_and_children(tmp_path: Path) -> None:
-    path = write(tmp_path / "\xfcbung.ipynb", call(1))
-    apart = tmp_path / "apart"
-    apart.mkdir()
-    for file in tmp_path.glob("*.*"):
-        file.rename(apart / unicodedata.normalize("NFD", file.name))
-    found = check(apart / unicodedata.normalize("NFD", path.name))
-    assert faults(found, "seal") + faults(found, "prompts") == ""
 
 
 def test_a_report_that_is_not_there_is_told_before_anything_is_checked(tmp_path: Path) -> None:

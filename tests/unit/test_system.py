@@ -343,14 +343,14 @@ def test_names_of_a_copy_from_macos_are_found_with_their_accents_apart(tmp_path:
     there = (
         tmp_path
         / unicodedata.normalize("NFD", "\xfcbung.children")
-        / unicodedata.normalize("NFD", "\xe9.zst")
+        / unicodedata.normalize("NFD", "\xe9.prompts.zst")
     )
     there.parent.mkdir()
     there.touch()
-    assert spelled(tmp_path / "\xfcbung.children" / "\xe9.zst") == there
-    assert spelled(tmp_path / "\xfcbung.children" / "\xe8.zst").name == "\xe8.zst"
+    assert spelled(tmp_path / "\xfcbung.children" / "\xe9.prompts.zst") == there
+    assert spelled(tmp_path / "\xfcbung.children" / "\xe8.prompts.zst").name == "\xe8.prompts.zst"
     assert spelled(there) == there
-    os.close(open_beside(there.with_name("t.ipynb"), "\xe9.zst"))
+    os.close(open_beside(there.with_name("t.ipynb"), "\xe9.prompts.zst"))
 
 
 def test_paths_are_read_by_the_rules_of_the_system_that_they_are_of() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_kernel.session.applying.rowforms import date_form, other_date, other_layout
+from rlm_kernel.session.applying.rowforms import date_form, other_date, other_line, other_unit
 
 _FORM = re.compile(
     r"^Form: (?:(?P<file>[^\n]{1,200}?): )?"
@@ -34,6 +34,7 @@ _BY_PLACE = re.compile(
 _OPENS = re.compile(r"\bopen\(|read_text\(|read_bytes\(|read_csv\(|fileinput|decode\(")
 _READS_ITSELF = re.compile(r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bsplit\(|\bjson\.load")
 """Code to which numbers are what they are in the file, and not what `records` makes of them."""
+_NAMELESS = "names are not in the text"
 _BLANK = re.compile(r"have no number but ''$|fewer fields than columns")
 """What is no other form: values that are missing."""
 _SHOWN = 6
@@ -186,18 +187,25 @@ def _other(old: Table, new: Table, code: str) -> str:
     if old.what != new.what:
         return f"it is {new.what}, and was {old.what}"
     gone = [name for name in old.names if name not in new.names]
+    added = [name for name in new.names if name not in old.names]
     if old.what == "lines":
         # The names of their fields are the kernel's, and some of them words that all lines have.
         named = [name for name in gone if re.search(rf"[\"']{re.escape(name)}[\"']", code)]
-        return f"without {_listed(named)}" if named else other_layout(old.line, new.line, code)
-    added = [name for name in new.names if name not in old.names]
+        if named:
+            return f"without {_listed(named)}"
+        if added and re.search(r"\[-\d", code) and re.search(r"\.r?split\(", code):
+            return f"lines have {_listed(added)}, and the code may count words from their end"
+        return other_unit(gone, added, code) or other_line(old.line, new.line, code)
     if gone:
         return f"without {_listed(gone)}" + (f", and with {_listed(added)}" if added else "")
     moved = list(new.names[: len(old.names)]) != list(old.names)
     if moved and _BY_PLACE.search(code):
         return f"its columns have another order ({_listed(new.names)}), and the code may take them by place"
-    if added and not moved and re.search(r"\[-\d", code) and _BY_PLACE.search(code):
-        return f"with {_listed(added)} at its end, and the code may count columns from there"
+    if added and not moved and _BY_PLACE.search(code):
+        if re.search(r"\[-\d", code):
+            return f"with {_listed(added)} at its end, and the code may count columns from there"
+        if _NAMELESS in old.what:
+            return f"it has {len(new.names):,} columns, and had {len(old.names):,}"
     other = [
         name
         for name, kind in old.kinds.items()

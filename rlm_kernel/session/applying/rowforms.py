@@ -4,8 +4,9 @@ order a line of a log has what it has.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _DATE = re.compile(r"(?P<first>\d{1,4})(?P<by>[-/.])\d{1,2}(?P=by)(?P<last>\d{1,4})(?!\d)")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -15,6 +16,14 @@ _LEVEL = re.compile(
     r"[\[(<]?(?:trace|debug|info|notice|warn|warning|error|err|crit|critical|fatal|alert|emerg)[\])>:]?",
     re.IGNORECASE,
 )
+_WORDS = 20
+"""Words of a line that are looked at."""
+_MARKED = re.compile(r"(?<![\w.,:/-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+)(?![\d.,:/-])")
+_SLICE = re.compile(r"\[[1-9]\d*:\d+\]")
+_UNITS = {
+    "ns", "us", "µs", "ms", "s", "sec", "secs", "seconds", "min", "minutes", "h", "hours",
+    "b", "bytes", "kb", "mb", "gb", "tb", "kib", "mib", "gib",
+}  # fmt: skip
 _LINE_BY_PLACE = re.compile(r"\.r?split\(|\.r?partition\(|\bre\.\w+\(|\[-?\d*:-?\d*\]")
 
 
@@ -38,11 +47,17 @@ def other_date(name: str, then: Mapping[str, str], now: Mapping[str, str], code:
     return f"the dates in {name!r} are written {now[name] or 'otherwise'}, and were {then[name]}"
 
 
-def layout(line: str) -> tuple[str, ...]:
-    """What the words of a log's line are, up to the last that is a date, a time or a level."""
-    kinds = [_kind(word) for word in _COLOUR.sub("", line).split()[:20]]
-    telling = [place for place, kind in enumerate(kinds) if kind]
-    return tuple(kinds[: telling[-1] + 1]) if telling else ()
+def layout(line: str) -> dict[int, tuple[str, int]]:
+    """Which words of a log's line are a date, a time or a level, and at which character each begins; the
+    first of each: a message may have more.
+    """
+    found: dict[int, tuple[str, int]] = {}
+    words = itertools.islice(re.finditer(r"\S+", _COLOUR.sub("", line)), _WORDS)
+    for place, word in enumerate(words):
+        kind = _kind(word.group())
+        if kind and kind not in [known for known, _ in found.values()]:
+            found[place] = kind, word.start()
+    return found
 
 
 def _kind(word: str) -> str:
@@ -55,14 +70,40 @@ def _kind(word: str) -> str:
     return "a level" if _LEVEL.fullmatch(word) else ""
 
 
-def other_layout(then: str, now: str, code: str) -> str:
-    """How the first line of a log has its words at other places, where code takes them by these."""
-    before, after = layout(then), layout(now)
-    if not before or not now or not _LINE_BY_PLACE.search(code):
+def other_line(then: str, now: str, code: str) -> str:
+    """How the first line of a log is another one for code that takes parts of it; "" if it is not."""
+    if not then or not now or not _LINE_BY_PLACE.search(code):
         return ""
-    for place, kind in enumerate(before):
-        other = after[place] if place < len(after) else ""
+    return _other_layout(layout(then), layout(now), code) or _other_numbers(then, now, code)
+
+
+def _other_layout(then: dict[int, tuple[str, int]], now: dict[int, tuple[str, int]], code: str) -> str:
+    for place in sorted(then.keys() | now.keys()):
+        if place > max(then, default=-1):
+            break
+        (kind, start), (other, begin) = then.get(place, ("", 0)), now.get(place, ("", 0))
         if kind != other:
             known, told = (one or "no date, time or level" for one in (kind, other))
             return f"word {place + 1} of a line is {told}, and was {known}, and the code may count words"
+        if start != begin and _SLICE.search(code):
+            return (
+                f"{kind} begins at character {begin} of a line, and did at {start}, and the code counts these"
+            )
+    return ""
+
+
+def _other_numbers(then: str, now: str, code: str) -> str:
+    """Separators in numbers that were whole, where code looks for digits alone."""
+    if not re.search(r"\\d[+*{]", code) or re.search(r"\[[\\d0-9-]*[.,][\\d0-9.,-]*\]|\\\.", code):
+        return ""
+    known = {re.sub(r"\d+", "1", found) for found in _MARKED.findall(then)}
+    new = next((found for found in _MARKED.findall(now) if re.sub(r"\d+", "1", found) not in known), "")
+    return f"there is {new} in a line, and the code may look for digits alone" if new else ""
+
+
+def other_unit(gone: Collection[str], added: Collection[str], code: str) -> str:
+    """Another unit, where numbers are called by it; code that uses `re` may take them without it."""
+    units = [next((name for name in names if name.lower() in _UNITS), "") for names in (gone, added)]
+    if all(units) and _LINE_BY_PLACE.search(code):
+        return f"its numbers are {units[1]}, and were {units[0]}"
     return ""

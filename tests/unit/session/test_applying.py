@@ -134,6 +134,12 @@ LINES = (
     "rows[0] is {'line': 1, 'text': '2026-03-01 00:15:00 web-1 ERROR request 7'}"
 )
 
+TIMES = LINES.replace('"level", ', '"ms", ')
+NAMELESS = (
+    'a table with the columns "column_1", "column_2", whose names are not in the text; rows = records(); '
+    "rows[0] is {'column_1': 1, 'column_2': 2}"
+)
+
 
 def noted(remark: str) -> str:
     return TABLE.replace("; rows = ", f"; {remark}; rows = ")
@@ -191,6 +197,35 @@ TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] 
         ),
         (told(LINES), told(LINES.replace("web-1", "[17] web-1")), "grep('ERROR')", ""),
         (told(TABLE), told(noted("amount: '10,5' is 10.5")), "pd.read_csv(x)", "'10,5' is 10.5"),
+        (told(LINES), told(LINES.replace("00 web", "00,123 web")), "line[20:25]", "begins at character"),
+        (told(LINES), told(LINES.replace("00 web", "00,123 web")), "line[:10]", ""),
+        (
+            told(LINES),
+            told(LINES.replace('"level", ', '"level", "agent", ')),
+            "line.split()[-1]",
+            "have 'agent'",
+        ),
+        (told(LINES), told(LINES.replace('"level", ', '"level", "agent", ')), "line.split()[1]", ""),
+        (
+            told(LINES),
+            told(LINES.replace("request 7", "request 1,700")),
+            r"re.findall(r'\d+', x)",
+            "1,700 in a line",
+        ),
+        (told(LINES), told(LINES.replace("request 7", "request 1,700")), r"re.findall(r'[\d,]+', x)", ""),
+        (told(LINES), told(LINES.replace("request 7", "error 7")), r"re.findall(r'\d+', x)", ""),
+        (
+            told(TIMES),
+            told(TIMES.replace('"ms"', '"s"')),
+            r"re.findall(r'took (\d+)', x)",
+            "its numbers are s",
+        ),
+        (
+            told(NAMELESS),
+            told(NAMELESS.replace('"column_2"', '"column_2", "column_3"')),
+            "r.split(',')[1]",
+            "3 columns",
+        ),
         (told(TABLE), told(noted("amount: '10,5' is 10.5")), "records()", ""),
         (told(TABLE), told(noted("amount: 3 of 9 have no number but ''")), "pd.read_csv(x)", ""),
         (told(noted("amount: '1,5' is 1.5")), told(noted("amount: '10,7' is 10.7")), "csv.reader(x)", ""),

@@ -209,11 +209,16 @@ TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] 
         (
             told(LINES),
             told(LINES.replace("request 7", "request 1,700")),
-            r"re.findall(r'\d+', x)",
+            r"[int(x) for x in re.findall(r'\d+', x)]",
             "1,700 in a line",
         ),
         (told(LINES), told(LINES.replace("request 7", "request 1,700")), r"re.findall(r'[\d,]+', x)", ""),
-        (told(LINES), told(LINES.replace("request 7", "error 7")), r"re.findall(r'\d+', x)", ""),
+        (
+            told(LINES),
+            told(LINES.replace("request 7", "error 7")),
+            r"[int(x) for x in re.findall(r'\d+', x)]",
+            "",
+        ),
         (
             told(TIMES),
             told(TIMES.replace('"ms"', '"s"')),

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 INPUT = "input"
 """What the root model was woken at where no cell had run."""
 _EXPECTS = re.compile(r"^expect_answer\((?P<schema>.*)\)$", re.MULTILINE)
+_FILES = re.compile(r"^Files: .+$", re.MULTILINE)
 _SHOWN = 4_000
 """Characters of code that was not run which the root model is shown."""
 _TYPED_IN = "the answer does not depend on the input: the root model had read it in outputs of the first run"
@@ -125,6 +126,7 @@ class Applying:
         self._awake = False
         self._ran = 0
         self._code_page = ""
+        self._names = ""
         """In which the input of now was read by a guess."""
         self._told = ""
         """What the root model would have been told first; it stands with the first reply."""
@@ -209,6 +211,7 @@ class Applying:
         both = forms[0].names & forms[1].names if forms[0] and forms[1] else ()
         self._learned.told(then, now, both)
         self._code_page = guessed(*forms)
+        self._names = "".join(_FILES.findall(self._told))
         code = code_of(plan.questions)
         if why := self._other_files(code) or broken(*forms, code):
             self._woken = Woken(INPUT, why, _blocks(plan.questions[0].turns, plan.files))
@@ -236,8 +239,7 @@ class Applying:
         if answer is None or asked.answer is None:
             self._woken = Woken(name, "the first run had no answer that its code delivered")
             return None
-        names = "".join(name for _, name in self._plan.files.names)
-        if why := surprising_answer(asked.answer, answer.text, self._code_page, names):
+        if why := surprising_answer(asked.answer, answer.text, self._code_page, self._names):
             self._woken = Woken(name, why)
             return None
         return answer

@@ -10,6 +10,7 @@ import ntpath
 import os
 import posixpath
 import re
+import unicodedata
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -43,6 +44,18 @@ def seen_from(path: Path, folder: Path = Path()) -> str:
         return os.path.relpath(path, folder)
     except ValueError:
         return os.path.abspath(path)
+
+
+def spelled(path: Path) -> Path:
+    """The path as it is on this disk: a copy made on macOS may have accents as characters of their own."""
+    if str(path).isascii() or os.path.lexists(path) or path.parent == path:
+        return path
+    folder, wanted = spelled(path.parent), unicodedata.normalize("NFC", path.name)
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return path
+    return folder / next((name for name in names if unicodedata.normalize("NFC", name) == wanted), path.name)
 
 
 def recorded(text: str) -> PurePath:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel import sanitize
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import places_of
+from rlm_kernel.pathtext import spelled
 from rlm_kernel.report import markup, outline
 from rlm_kernel.report.sourcelinks import SourceLinks
 from rlm_kernel.trace import timeline
@@ -204,7 +205,11 @@ class Page:
 
     def _number(self, trace: TraceFile, call: CallMeta) -> int:
         """The number of the child that a call has started, on this page; 0 for none."""
-        return self._numbers.get(os.path.normpath(trace.path.parent / call.trace), 0) if call.trace else 0
+        return (
+            self._numbers.get(os.path.normpath(spelled(trace.path.parent / call.trace)), 0)
+            if call.trace
+            else 0
+        )
 
     def runs(self) -> Iterator[_Run]:
         for number, one in enumerate(self.all):

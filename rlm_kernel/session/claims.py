@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlm_kernel.engine.protocols import Evidence, counted
 from rlm_kernel.errors import RLMError
-from rlm_kernel.pathtext import recorded
+from rlm_kernel.pathtext import recorded, spelled
 from rlm_kernel.proof import quotes
 from rlm_kernel.proof.claims import MOST_FAULTS, Claim, claim, not_checked
 from rlm_kernel.session import tracefiles
@@ -30,7 +30,7 @@ def in_folders(trace: TraceFile, folders: Sequence[Path]) -> dict[str, Path]:
         parts = recorded(meta.path).parts[-_MOST_PARTS:]
         for folder in folders:
             tails = (folder.joinpath(*parts[at:]) for at in range(1 if len(parts) > 1 else 0, len(parts)))
-            place = next((tail for tail in tails if os.path.exists(tail)), None)
+            place = next((tail for tail in map(spelled, tails) if os.path.exists(tail)), None)
             if place is not None:
                 found[meta.path] = place
                 break

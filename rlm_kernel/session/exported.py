@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -28,12 +29,15 @@ def read_report(path: Path) -> str:
             hint="The name of an export ends with .html, .md or .jsonl.",
         )
     try:
-        return read_plain(path, follow=True).decode("utf-8", "replace").replace("\r\n", "\n")
+        raw = read_plain(path, follow=True)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror or error}.",
             hint="--report checks an existing export. To make one: rlm export --html TRACE -o FILE",
         ) from error
+    # PowerShell's `>` writes UTF-16, and editors on Windows put a mark before UTF-8.
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if utf_16 else "utf-8-sig", "replace").replace("\r\n", "\n")
 
 
 def check_report(path: Path, text: str, trace: TraceFile, files: Mapping[str, Path]) -> Claim:
@@ -72,7 +76,7 @@ def _document(
 
 def _differing_line(text: str, made: str) -> tuple[int, str] | None:
     """The number of the first line that is not as it was made, and what stands there."""
-    pairs = itertools.zip_longest(text.split("\n"), made.split("\n"))
+    pairs = itertools.zip_longest(text.rstrip("\n").split("\n"), made.rstrip("\n").split("\n"))
     differing = (
         (number, _differ(one, other)) for number, (one, other) in enumerate(pairs, 1) if one != other
     )

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel import system
 from rlm_kernel.engine.protocols import PauseTimer
 from rlm_kernel.errors import FileRefused, TraceError, UsageError
-from rlm_kernel.pathtext import is_foreign, recorded
+from rlm_kernel.pathtext import is_foreign, recorded, spelled
 from rlm_kernel.sandbox.grants import resolve
 from rlm_kernel.session.contexts import TABLES
 from rlm_kernel.session.digests import be_quiet, file_meta
 from rlm_kernel.session.environment import Environment, Say, silent
 from rlm_kernel.session.inputs import KEPT
 from rlm_kernel.session.toolfiles import FOLDER
+from rlm_kernel.session.tree import FOLDER as CHILDREN
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.schema import FileMeta
 
@@ -317,7 +318,16 @@ def _places(trace: TraceFile, meta: FileMeta) -> list[Path]:
     for ending in (FOLDER, TABLES):  # a tool gave it, or it was one table of several
         if within.endswith(ending):
             made += [trace.path.with_suffix(ending) / name, trace.path.with_name(within) / name]
-    return [*there, *([trace.path.with_name(name)] if name else []), *made]
+    beside = [home / name for home in _homes(trace.path)] if name else []
+    return [spelled(place) for place in (*there, *beside, *made)]
+
+
+def _homes(trace: Path) -> list[Path]:
+    """The folder of a trace and, of a child's, those of the traces above it."""
+    homes = [trace.parent]
+    while homes[-1].name.endswith(CHILDREN):
+        homes.append(homes[-1].parent)
+    return homes
 
 
 def _check(meta: FileMeta, places: list[Path], until: threading.Event) -> Checked:

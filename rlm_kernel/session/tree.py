@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rlm_kernel.engine.protocols import Totals
 from rlm_kernel.errors import TraceError, UsageError
+from rlm_kernel.pathtext import spelled
 from rlm_kernel.trace.calls import linked
 from rlm_kernel.trace.reader import TraceFile, read_trace
 
@@ -29,8 +30,8 @@ def child_traces(trace: TraceFile) -> list[Path]:
 
     None of them is known to be there.
     """
-    metas = [cell.meta for cell in trace.cells if cell.meta]
-    return list(dict.fromkeys(trace.path.parent / call.trace for meta in metas for call in linked(meta)))
+    calls = (call for cell in trace.cells if cell.meta for call in linked(cell.meta))
+    return list(dict.fromkeys(spelled(trace.path.parent / call.trace) for call in calls))
 
 
 @dataclass

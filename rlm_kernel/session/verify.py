@@ -12,7 +12,7 @@ from typing import Any
 from rlm_kernel.engine.events import Listener
 from rlm_kernel.engine.protocols import CellResult, counted, without_marks
 from rlm_kernel.errors import FileRefused, SetupError, TraceError, UsageError, backstop
-from rlm_kernel.pathtext import recorded
+from rlm_kernel.pathtext import recorded, spelled
 from rlm_kernel.proof.account import check_account, child_differs
 from rlm_kernel.proof.claims import REDACTED, Claim, claim, not_checked
 from rlm_kernel.proof.code import check_code
@@ -257,7 +257,7 @@ def _asked(trace: TraceFile) -> dict[Path, list[CallMeta]]:
     found: dict[Path, list[CallMeta]] = {}
     for cell in trace.cells:
         for call in linked(cell.meta) if cell.meta else ():
-            found.setdefault(trace.path.parent / call.trace, []).append(call)
+            found.setdefault(spelled(trace.path.parent / call.trace), []).append(call)
     return found
 
 

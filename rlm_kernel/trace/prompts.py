@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from rlm_kernel import system
 from rlm_kernel.engine.protocols import Message
+from rlm_kernel.pathtext import spelled
 from rlm_kernel.trace.reader import TraceFile
 from rlm_kernel.trace.zstd_log import lines_of
 
@@ -67,7 +68,7 @@ def open_beside(notebook: Path, name: str, flags: int = os.O_RDONLY) -> int:
     """The file of prompts that a notebook names, open: a plain file and no link. Raises OSError."""
     if not is_beside(name):
         raise OSError(22, "the trace names a file of prompts that is not a file next to it", name[:100])
-    path = Path(os.path.realpath(notebook)).with_name(name)
+    path = spelled(Path(os.path.realpath(notebook)).with_name(name))
     file = system.open_plain(path, flags)
     found = os.fstat(file)
     if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE:

@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel.pathtext import spelled
 from rlm_kernel.trace.nodes import IS_JSON
 from rlm_kernel.trace.notebook_json import serialised
 from rlm_kernel.trace.packed import MANY
@@ -254,7 +255,7 @@ def _of_children(path: Path, linked: Iterable[str]) -> Iterator[tuple[str, str]]
         if number >= MAX_CHILDREN or room <= 0:
             return
         try:
-            raw = read_plain(path.parent / name, follow=False, most=min(room, MAX_TRACE))
+            raw = read_plain(spelled(path.parent / name), follow=False, most=min(room, MAX_TRACE))
         except (OSError, ValueError):
             yield name, "missing"
             continue

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from rlm_kernel import loops, system
 from rlm_kernel.cli import _chat_input, _streams
 from rlm_kernel.config import load_settings
 from rlm_kernel.errors import DockerError, FileRefused, UsageError
-from rlm_kernel.pathtext import is_foreign, recorded
+from rlm_kernel.pathtext import is_foreign, recorded, spelled
 from rlm_kernel.sandbox import dial, engine_errors, late_mounts
 from rlm_kernel.sandbox.endpoints import Doors, Endpoints
 from rlm_kernel.sandbox.grants import FileGrants
@@ -32,6 +33,7 @@ from rlm_kernel.session.questions import extract_paths
 from rlm_kernel.session.state import SessionFolder
 from rlm_kernel.session.tracefiles import check_files, named_files
 from rlm_kernel.trace.journal import journal_path
+from rlm_kernel.trace.prompts import open_beside
 from rlm_kernel.trace.reader import read_trace
 from rlm_kernel.trace.schema import FileMeta
 from rlm_kernel.trace.writer import NotebookWriter
@@ -335,6 +337,20 @@ def test_names_that_a_file_system_takes_for_the_same_are_the_same(run: RunDir, t
     assert grants.locate(str(other)).path == named
     with pytest.raises(FileRefused):
         grants.locate(str(tmp_path / "elsewhere.txt"))
+
+
+def test_names_of_a_copy_from_macos_are_found_with_their_accents_apart(tmp_path: Path) -> None:
+    there = (
+        tmp_path
+        / unicodedata.normalize("NFD", "\xfcbung.children")
+        / unicodedata.normalize("NFD", "\xe9.prompts.zst")
+    )
+    there.parent.mkdir()
+    there.touch()
+    assert spelled(tmp_path / "\xfcbung.children" / "\xe9.prompts.zst") == there
+    assert spelled(tmp_path / "\xfcbung.children" / "\xe8.prompts.zst").name == "\xe8.prompts.zst"
+    assert spelled(there) == there
+    os.close(open_beside(there.with_name("t.ipynb"), "\xe9.prompts.zst"))
 
 
 def test_paths_are_read_by_the_rules_of_the_system_that_they_are_of() -> None:

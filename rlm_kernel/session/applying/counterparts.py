@@ -71,10 +71,16 @@ class Counterparts:
         return sorted(kept, key=lambda one: -len(one[0]))
 
     def renamed(self, text: str) -> str:
-        """Code, or words, with the new names in place of the old."""
+        """Words with the new names in place of the old."""
         if not self._patterns:
             return text
         return self._patterns.sub(self._now, text)
+
+    def in_code(self, text: str) -> str:
+        """The same of code, in whose strings the names stand: quotes in a name end none."""
+        if not self._patterns:
+            return text
+        return self._patterns.sub(lambda match: re.sub(r"[\\'\"]", r"\\\g<0>", self._now(match)), text)
 
     def left_over(self, code: str) -> str:
         """A part of an old file's name by which code chooses files, and that no new one has; "" if none."""
@@ -150,9 +156,42 @@ def counterparts(old: Sequence[FileMeta], new: Sequence[New], given: Mapping[str
     if len(left) == len(free) == 1 and left[0].directory == free[0].directory:
         pair(left[0], free[0])
     _by(left, free, pair, lambda path, _: path.name)
-    _by(left, free, pair, lambda path, directory: "/" if directory else path.suffix.casefold())
+    _by_words(left, free, pair)
+    _by(left, free, pair, lambda path, directory: "/" if directory else _kind(path))
     placed = {id(meta): place for place, meta in enumerate(old)}
     return Counterparts(sorted(pairs, key=lambda one: placed[id(one.old)]), left, free)
+
+
+def _by_words(left: Sequence[FileMeta], free: Sequence[New], pair: Callable[[FileMeta, New], None]) -> None:
+    """Pair those of a kind whose names share a word that no other's has: `sales.csv`, `april-sales.csv`."""
+    old = [(_words(recorded(meta.path)), meta.directory) for meta in left]
+    new = [(_words(one.path), one.directory) for one in free]
+    both = (
+        Counter(word for words, _ in old for word in words),
+        Counter(word for words, _ in new for word in words),
+    )
+    telling = {word for word in both[0] if both[0][word] == both[1][word] == 1}
+    found: list[tuple[FileMeta, New]] = []
+    for meta, (words, directory) in zip(left, old, strict=True):
+        like = [
+            one
+            for one, (others, other) in zip(free, new, strict=True)
+            if other == directory
+            and words & others & telling
+            and _kind(recorded(meta.path)) == _kind(one.path)
+        ]
+        if len(like) == 1 and like[0] not in [one for _, one in found]:
+            found.append((meta, like[0]))
+    for meta, one in found:
+        pair(meta, one)
+
+
+def _words(path: PurePath) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{2,}", path.stem.casefold()))
+
+
+def _kind(path: PurePath) -> str:
+    return path.suffix.casefold()
 
 
 def _by(

@@ -24,6 +24,10 @@ _NO_NUMBER = re.compile(r"\b(?:nan|NaN|NaT|None|<NA>|null|inf)\b")
 _LABELLED = re.compile(r"^(?P<label>.*?\S\s*[:=]\s*)(?P<value>[^:=]*)$")
 _TABLE = re.compile(r"^Empty DataFrame\b|^Series\(\[\]|^\[0 rows x \d+ columns\]", re.MULTILINE)
 _NOTE = re.compile(r"^Note: .+$", re.MULTILINE)
+_WARNING = re.compile(
+    r"^(?:\S.*:\d+: )?(?!\w*(?:Deprecation|Future))(?P<kind>[A-Z]\w*Warning): .+$", re.MULTILINE
+)
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?(?:[eE][-+]?\d+)?")
 _GROWN, _BESIDE = 2.0, 10
 """Calls beyond so many times those of then, in proportion to the input, and so many beside, are too many."""
 
@@ -39,18 +43,28 @@ def surprise(cell: TraceCell, result: CellResult, share: float) -> str:
     if then != "ok" or cell.edited or cell.never_run:
         return ""  # it failed then, and does not now; or there is nothing to compare it with
     before, now = messages.output_text(cell.outputs), messages.output_text(result.outputs)
-    return _emptied(before, now) or _noted(before, now) or _calls(cell, result, share)
+    return (
+        _emptied(before, now)
+        or _noted(before, now)
+        or _warned(before, now)
+        or _no_number(before, now)
+        or _calls(cell, result, share)
+    )
 
 
-def surprising_answer(then: str, now: str, code_page: str = "") -> str:
-    """The same of an answer. `code_page`: the one in which the input was read by a guess."""
+def surprising_answer(then: str, now: str, code_page: str = "", names: str = "") -> str:
+    """The same of an answer. `code_page`: the one in which the input was read by a guess; `names` of files,
+    whose letters are none.
+    """
     if not then:
         return ""
     if is_empty(now) and not is_empty(then):
         return f"the answer is {now.strip()[:40] or 'empty'}, and was not empty"
     if _NO_NUMBER.search(now) and not _NO_NUMBER.search(then):
         return f"the answer has {_NO_NUMBER.search(now).group()} in it"  # type: ignore[union-attr]
-    if code_page and (other := next((char for char in now if not char.isascii() and char not in then), "")):
+    if code_page and (
+        other := next((char for char in now if not char.isascii() and char not in then + names), "")
+    ):
         return f"the answer has {other!r} in it, and that the input is in {code_page} is a guess"
     return ""
 
@@ -126,6 +140,26 @@ def _noted(then: str, now: str) -> str:
     known = {_bare(note) for note in _NOTE.findall(then)}
     new = next((note for note in _NOTE.findall(now) if _bare(note) not in known), "")
     return f"it says what it did not say then: {new[:300]}" if new else ""
+
+
+def _warned(then: str, now: str) -> str:
+    """Warnings of Python and of libraries: of mixed types, of dates, of means of nothing."""
+    known = {match["kind"] for match in _WARNING.finditer(then)}
+    new = next((match for match in _WARNING.finditer(now) if match["kind"] not in known), None)
+    return f"it warns of what it did not warn of then: {new.group()[-300:]}" if new else ""
+
+
+def _no_number(then: str, now: str) -> str:
+    """Text where a number was: sums of text are text."""
+    before = {"": then} | dict(_labelled(then))
+    for label, value in [("", now), *_labelled(now)]:
+        was = before.get(label, "").strip()
+        if _NUMBER.fullmatch(was) and not _NUMBER.fullmatch(value.strip()):
+            return (
+                f"it gave {label.strip()} {value.strip()[:40]}".replace("  ", " ")
+                + f", and the number {was[:40]} then"
+            )
+    return ""
 
 
 def _bare(note: str) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_kernel.session.applying.rowforms import date_form, other_date, other_line, other_unit
+
 _FORM = re.compile(
     r"^Form: (?:(?P<file>[^\n]{1,200}?): )?"
     r"(?P<what>a table|JSON lines|mail|sections|lines|JSON|like JSON)(?P<rest>[^\n]*)$",
@@ -30,18 +32,26 @@ _BY_PLACE = re.compile(
     r"\.split\(|csv\.reader|\.iloc\b|itertuples|\.values\b|header\s*=\s*None|re\.\w+\(|grep\("
 )
 _OPENS = re.compile(r"\bopen\(|read_text\(|read_bytes\(|read_csv\(|fileinput|decode\(")
+_READS_ITSELF = re.compile(r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bsplit\(|\bjson\.load")
+"""Code to which numbers are what they are in the file, and not what `records` makes of them."""
+_NAMELESS = "names are not in the text"
+_BLANK = re.compile(r"have no number but ''$|fewer fields than columns")
+"""What is no other form: values that are missing."""
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
 class Table:
-    """One form: what it is, the names of its columns or keys in order, and the kinds of the first row's
-    values.
+    """One form: what it is, the names of its columns or keys in order, and of the first row the kinds of the
+    values, how it has dates, and its line. `remarks`: how its numbers are written, and what is left out.
     """
 
     what: str
     names: Sequence[str]
     kinds: dict[str, str] = field(default_factory=dict)
+    dates: dict[str, str] = field(default_factory=dict)
+    line: str = ""
+    remarks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,18 +92,31 @@ def _table(match: re.Match[str]) -> Table:
     bare = re.sub(r'"(?:[^"\\]|\\.)*"|[\d,]+', "", told.split(";")[0])
     plain = "" if match["what"] == "lines" else re.sub(r"\b(?:with )?the columns?\b|\bwith\b|\s+", " ", bare)
     what = " ".join(f"{match['what']} {plain}".split()).rstrip(" ,")
-    return Table(what, names, _kinds_of(first["row"]) if first else {})
+    row = _row(first["row"]) if first else {}
+    line = row.get("text") if match["what"] == "lines" else ""
+    return Table(
+        what,
+        names,
+        _kinds_of(row),
+        {str(key): form for key, value in row.items() if (form := date_form(value))},
+        line if isinstance(line, str) else "",
+        [remark.strip() for remark in told.split(";")[1:]],
+    )
 
 
-def _kinds_of(row: str) -> dict[str, str]:
+def _row(row: str) -> dict[Any, Any]:
     try:
         found: Any = ast.literal_eval(row)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return {}  # it was cut
+    return found if isinstance(found, dict) else {}
+
+
+def _kinds_of(row: dict[Any, Any]) -> dict[str, str]:
     known = {str: "text", int: "number", float: "number", bool: "yes or no", list: "list", dict: "dict"}
     return {
         str(key): "nothing" if value in ("", None) else known.get(type(value), "value")
-        for key, value in found.items()
+        for key, value in row.items()
     }
 
 
@@ -164,26 +187,50 @@ def _other(old: Table, new: Table, code: str) -> str:
     if old.what != new.what:
         return f"it is {new.what}, and was {old.what}"
     gone = [name for name in old.names if name not in new.names]
+    added = [name for name in new.names if name not in old.names]
     if old.what == "lines":
         # The names of their fields are the kernel's, and some of them words that all lines have.
         named = [name for name in gone if re.search(rf"[\"']{re.escape(name)}[\"']", code)]
-        return f"without {_listed(named)}" if named else ""
-    added = [name for name in new.names if name not in old.names]
+        if named:
+            return f"without {_listed(named)}"
+        if added and re.search(r"\[-\d", code) and re.search(r"\.r?split\(", code):
+            return f"lines have {_listed(added)}, and the code may count words from their end"
+        return other_unit(gone, added, code) or other_line(old.line, new.line, code)
     if gone:
         return f"without {_listed(gone)}" + (f", and with {_listed(added)}" if added else "")
     moved = list(new.names[: len(old.names)]) != list(old.names)
     if moved and _BY_PLACE.search(code):
         return f"its columns have another order ({_listed(new.names)}), and the code may take them by place"
-    if added and not moved and re.search(r"\[-\d", code) and _BY_PLACE.search(code):
-        return f"with {_listed(added)} at its end, and the code may count columns from there"
+    if added and not moved and _BY_PLACE.search(code):
+        if re.search(r"\[-\d", code):
+            return f"with {_listed(added)} at its end, and the code may count columns from there"
+        if _NAMELESS in old.what:
+            return f"it has {len(new.names):,} columns, and had {len(old.names):,}"
     other = [
         name
         for name, kind in old.kinds.items()
         if kind != "nothing" and new.kinds.get(name, kind) not in (kind, "value")
     ]
-    if not other:
-        return ""
-    return f"{_listed(other)} began with {old.kinds[other[0]]} and begins with {new.kinds[other[0]]}"
+    if other:
+        return f"{_listed(other)} began with {old.kinds[other[0]]} and begins with {new.kinds[other[0]]}"
+    dates = (other_date(name, old.dates, {name: ""} | new.dates, code) for name in old.names)
+    return next(filter(None, dates), "") or _written_otherwise(old, new, code)
+
+
+def _written_otherwise(old: Table, new: Table, code: str) -> str:
+    """What the kernel tells of the new rows and did not of the old, where code reads them itself."""
+    known = {_plain_remark(remark) for remark in old.remarks}
+    for remark in new.remarks:
+        if _plain_remark(remark) in known or _BLANK.search(remark):
+            continue
+        if _READS_ITSELF.search(code):
+            return f"there is something new to be told of its rows: {remark[:200]}"
+    return ""
+
+
+def _plain_remark(remark: str) -> str:
+    """A remark without its values and numbers."""
+    return re.sub(r"'(?:[^'\\]|\\.)*'|[\d,.]+", "", remark)
 
 
 def _listed(names: Sequence[str]) -> str:

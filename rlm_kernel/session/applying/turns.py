@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 INPUT = "input"
 """What the root model was woken at where no cell had run."""
 _EXPECTS = re.compile(r"^expect_answer\((?P<schema>.*)\)$", re.MULTILINE)
+_FILES = re.compile(r"^Files: .+$", re.MULTILINE)
 _SHOWN = 4_000
 """Characters of code that was not run which the root model is shown."""
 _TYPED_IN = "the answer does not depend on the input: the root model had read it in outputs of the first run"
@@ -125,6 +126,7 @@ class Applying:
         self._awake = False
         self._ran = 0
         self._code_page = ""
+        self._names = ""
         """In which the input of now was read by a guess."""
         self._told = ""
         """What the root model would have been told first; it stands with the first reply."""
@@ -209,6 +211,7 @@ class Applying:
         both = forms[0].names & forms[1].names if forms[0] and forms[1] else ()
         self._learned.told(then, now, both)
         self._code_page = guessed(*forms)
+        self._names = "".join(_FILES.findall(self._told))
         code = code_of(plan.questions)
         if why := self._other_files(code) or broken(*forms, code):
             self._woken = Woken(INPUT, why, _blocks(plan.questions[0].turns, plan.files))
@@ -236,7 +239,7 @@ class Applying:
         if answer is None or asked.answer is None:
             self._woken = Woken(name, "the first run had no answer that its code delivered")
             return None
-        if why := surprising_answer(asked.answer, answer.text, self._code_page):
+        if why := surprising_answer(asked.answer, answer.text, self._code_page, self._names):
             self._woken = Woken(name, why)
             return None
         return answer
@@ -247,7 +250,7 @@ class Applying:
         Its words are written once the first is about to run: a turn of which nothing ran is the root model's
         to take anew.
         """
-        reply = self._plan.files.renamed(turn.reply)
+        reply = self._plan.files.in_code(turn.reply)
         parsed = parse_reply(reply)
         if last and not turn.cells and parsed.final is not None:
             self._woken = Woken(turn.model.id, _TYPED_IN, reply)
@@ -255,7 +258,7 @@ class Applying:
         answer: Answer | None = None
         written = False
         for place, cell in enumerate(turn.cells):
-            left = [self._plan.files.renamed(one.source) for one in turn.cells[place:]]
+            left = [self._plan.files.in_code(one.source) for one in turn.cells[place:]]
             if why := await self._stale(cell, last=last):
                 self._woken = Woken(cell.id, f"{why}. It was not run", _fenced(left))
                 return None
@@ -273,7 +276,7 @@ class Applying:
 
     async def _stale(self, cell: TraceCell, *, last: bool) -> str:
         """Why a cell must not run as it is."""
-        code = self._plan.files.renamed(cell.source)
+        code = self._plan.files.in_code(cell.source)
         typed = self._typed.answer_of(code)
         failed = any(output.get("output_type") == "error" for output in cell.outputs)
         if is_persons(cell) or failed:
@@ -281,7 +284,7 @@ class Applying:
         return _TYPED_IN if typed and last else await self._learned.stale(code)
 
     async def _cell(self, cell: TraceCell, turn: int, cells: Cells, ledger: Ledger) -> CellResult:
-        code, seconds = self._plan.files.renamed(cell.source), ledger.seconds_left()
+        code, seconds = self._plan.files.in_code(cell.source), ledger.seconds_left()
         persons = is_persons(cell)
         runs = replace(cells, tell=_nobody) if persons else cells
         result = await runs.run(cell.id, code, turn, seconds=seconds)
@@ -346,7 +349,7 @@ def _of_input(told: str) -> str:
 
 
 def _blocks(turns: Sequence[OldTurn], files: Counterparts) -> str:
-    return _fenced([files.renamed(cell.source) for turn in turns for cell in turn.cells])
+    return _fenced([files.in_code(cell.source) for turn in turns for cell in turn.cells])
 
 
 def _fenced(cells: Sequence[str]) -> str:

@@ -4,10 +4,13 @@ accepted, which `rlm test --update` writes.
 
 from __future__ import annotations
 
+import codecs
+import datetime
 import json
 import os
 import tempfile
 import tomllib
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +89,7 @@ class Expectations:
         answers = list(accepted if accepted is not None and len(accepted) == len(recorded) else recorded)
         wanted = self.of(name).expected
         if wanted is not None and answers:
-            answers[-1] = wanted if isinstance(wanted, str) else json.dumps(wanted, ensure_ascii=False)
+            answers[-1] = wanted if isinstance(wanted, str) else _written(wanted)
         return answers
 
     def is_fixed(self, name: str) -> bool:
@@ -110,7 +113,8 @@ class Expectations:
 
 def read_expectations(folder: Path, traces: Collection[str]) -> Expectations:
     """What the folder's files say. Blocking. Raises ConfigError, which names the entry."""
-    wishes, path = _toml(folder / WISHES), folder / WISHES
+    path = folder / WISHES
+    wishes, accepted = (_as_named(found, traces) for found in (_toml(path), _accepted(folder / ACCEPTED)))
     tables = {name: value for name, value in wishes.items() if isinstance(value, dict)}
     unknown = [name for name in tables if name not in traces]
     if unknown:
@@ -126,7 +130,20 @@ def read_expectations(folder: Path, traces: Collection[str]) -> Expectations:
             hint='Put it into the table of a trace: ["count.ipynb"]',
         )
     each = {name: _wish(path, name, table) for name, table in tables.items()}
-    return Expectations(folder, general, each, _accepted(folder / ACCEPTED))
+    return Expectations(folder, general, each, accepted)
+
+
+def _as_named(entries: Mapping[str, Any], traces: Collection[str]) -> dict[str, Any]:
+    """The entries by the names of the traces: a copy may have an accent apart from its letter."""
+    names = {unicodedata.normalize("NFC", name): name for name in traces}
+    return {names.get(unicodedata.normalize("NFC", name), name): value for name, value in entries.items()}
+
+
+def _written(wanted: Any) -> str:
+    """A value of TOML as an answer has it."""
+    if isinstance(wanted, datetime.date | datetime.time):
+        return str(wanted)
+    return json.dumps(wanted, ensure_ascii=False, default=str)
 
 
 def _wish(path: Path, name: str, table: Mapping[str, Any]) -> Wish:
@@ -166,7 +183,7 @@ def _accepted(path: Path) -> dict[str, list[str | None]]:
     if not raw:
         return {}
     try:
-        found = parse(raw)
+        found = parse(raw.removeprefix(codecs.BOM_UTF8))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not JSON: {error}.", hint="Delete it, and type rlm test --update."

@@ -20,14 +20,49 @@ TOLERANCE = 1e-9
 _MOST_LEFT = 500
 """Items without their like that are looked at in pairs, for numbers within the tolerance."""
 _MOST_DIGITS = 4_000
-_NUMBER = re.compile(
-    r"(?<![\w.,])[-+\N{MINUS SIGN}]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?![\w]|[.,]\d)"
+_SEPARATORS = ",'\N{RIGHT SINGLE QUOTATION MARK}\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
+"""Of thousands."""
+_MINUS = "-\N{MINUS SIGN}\N{EN DASH}"
+_MONEY = "$€£"
+_DIGITS = (
+    r"(?<![\w.,])(?<![^\W\d][-\N{EN DASH}])"  # no part of a word, as in GPT-4
+    rf"[{_MINUS}+]?(?:\d{{1,3}}(?:[{_SEPARATORS}]\d{{3}})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{{1,3}})?"
+    r"(?![\w]|[.,]\d)"
 )
-_ALONE = re.compile(rf"[$€£]?\s?({_NUMBER.pattern})\s?([%$€£]?)\.?")
+_ALONE = re.compile(rf"(?P<before>[{_MONEY}]?)\s?(?P<number>{_DIGITS})\s?(?P<after>[%{_MONEY}]?)\.?")
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12}
+_FOUND = re.compile(
+    rf"(?P<than>[<>\u2264\u2265]=?\s?)?(?:(?<![\w.,])(?P<minus>[{_MINUS}])(?=[{_MONEY}]))?"
+    rf"(?P<before>[{_MONEY}]?)\s?(?P<number>{_DIGITS})(?P<more>\+(?!\d))?"
+    rf"(?:\s?(?P<scale>{'|'.join(_SCALES)})\b)?\s?(?P<after>[%{_MONEY}]|per\s?cent\b)?",
+    re.IGNORECASE,
+)
+_CODE_NUMBER = re.compile(r"[^\d.]*0\d")
+"""Of digits that begin with a nought, such as a postcode: without it they are others."""
 _BULLET = re.compile(r"\s*(?:[-*+\N{BULLET}]|(?P<number>\d{1,6})[.)])\s+")
+_NESTED = 2
+"""Spaces before what belongs to the item above it."""
 _FENCE = re.compile(r"\A\s*```\w*\n(.*?)\n?```\s*\Z", re.DOTALL)
-_MARKS = re.compile(r"\*\*|__|`|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)|^\s{0,3}#{1,6}\s+", re.MULTILINE)
-_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "})
+_CODE = re.compile(r"`([^`\n]+)`")
+_BOLD = re.compile(r"\*\*(?=[^\s*])((?:(?!\*\*).)+)(?<=\S)\*\*", re.DOTALL)
+_ITALIC = re.compile(
+    r"(?<![\w*])\*(?=[^\s*])(?P<stars>[^*\n]+)(?<=\S)\*(?![\w*])"
+    r"|(?<!\w)(?P<mark>__?)(?=[^\s_])(?P<lines>(?:[^_\n]|(?<=\w)_(?=\w))+)(?<=\S)(?P=mark)(?!\w)"
+)
+_BLOCK = re.compile(r"^[ \t]{0,3}(?:#{1,6}\s+|```\w*[ \t]*$)", re.MULTILINE)
+_TABLE_RULE = re.compile(r"^[ \t]*\|[ \t|:-]+$\n?", re.MULTILINE)
+_TABLE_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
+_KEPT = {"*": "\ue000", "_": "\ue001", "#": "\ue002", "|": "\ue003"}
+"""Marks, and what stands for them in code, where they are none."""
+_TRUTH = ({"true", "True"}, {"false", "False"})
+"""As JSON and as Python has them."""
+_IN_CODE = {ord(mark): kept for mark, kept in _KEPT.items()}
+_PLAIN = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a\u201b\u2039\u203a", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"')
+    | dict.fromkeys("\u00ad\u200b\u2060\ufeff", "")
+)
+"""One kind of quotes, and nothing that has no width."""
 
 
 @dataclass(frozen=True)
@@ -83,49 +118,63 @@ def _short_lines(lines: Sequence[str]) -> bool:
 # Numbers
 
 
-def _value(text: str) -> float | int:
-    plain = text.replace(",", "").replace("\N{MINUS SIGN}", "-")
+def _value(text: str) -> float | int | str:
+    """The number; digits that are no number, such as a postcode, as they stand."""
+    if _CODE_NUMBER.match(text):
+        return text
+    plain = re.sub(f"[{_SEPARATORS}]", "", text)
+    plain = re.sub(f"^[{_MINUS}]", "-", plain)
     return int(plain) if re.fullmatch(r"[-+]?\d+", plain) and len(plain) < _MOST_DIGITS else float(plain)
 
 
 def _number_alone(text: str) -> tuple[float | int, str] | None:
     """The number that the text is, and its sign of percent or money."""
-    plain = _MARKS.sub("", _unfenced(text)).strip()
-    found = _ALONE.fullmatch(plain)
-    if found is None:
+    found = _ALONE.fullmatch(_unmarked(_unfenced(text)).strip())
+    value = _value(found["number"]) if found else ""
+    if found is None or isinstance(value, str):
         return None
-    unit = found[2] or (plain[0] if plain[0] in "$€£" else "")
-    return _value(found[1]), unit
+    return value, found["after"] or found["before"]
+
+
+def _numbers(text: str) -> set[tuple[float | int | str, str]]:
+    """All numbers of a text with their signs. "More than 5" as a sign is another number than 5."""
+    found: set[tuple[float | int | str, str]] = set()
+    for match in _FOUND.finditer(text):
+        value = _value(match["number"])
+        if match["than"] or match["more"]:
+            value = match.group()
+        if not isinstance(value, str):
+            value *= _SCALES.get((match["scale"] or "").lower(), 1) * (-1 if match["minus"] else 1)
+        after = match["after"] or ""
+        found.add((value, "%" if len(after) > 1 else after or match["before"]))
+    return found
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:
     if isinstance(one, int) and isinstance(other, int) and tolerance <= TOLERANCE:
         return one == other  # a count of billions is not right within a few
     try:
-        return math.isclose(one, other, rel_tol=tolerance)
+        return math.isclose(one, other, rel_tol=tolerance) or (one != one and other != other)
     except OverflowError:  # a whole number that no float can be
         return one == other
 
 
 def _number(expected: str, answer: str, measure: Measure) -> str:
-    wanted = _number_alone(expected)
-    if wanted is None:
-        values = {_value(found) for found in _NUMBER.findall(expected)}
-        if len(values) != 1:
-            return f"the expected answer is not a number: {_short(expected)}"
-        wanted = values.pop(), ""
-    given = _number_alone(answer)
-    if given is not None:
-        numbers, unit = [given[0]], given[1]
-    else:
-        numbers, unit = [_value(found) for found in _NUMBER.findall(answer)], ""
-    if len(set(numbers)) != 1:
-        what = "several numbers" if numbers else "no number"
+    alone = _number_alone(expected), _number_alone(answer)
+    texts = (expected, answer)
+    wanted, given = ({one} if one else _numbers(text) for one, text in zip(alone, texts, strict=True))
+    if len({value for value, _ in wanted}) != 1:
+        return f"the expected answer is not a number: {_short(expected)}"
+    if len({value for value, _ in given}) != 1:
+        what = "several numbers" if given else "no number"
         return f"{what}: {_short(answer)}, expected {_short(expected)}"
-    same_unit = not (unit and wanted[1]) or unit == wanted[1]
-    if same_unit and _close(wanted[0], numbers[0], measure.tolerance):
-        return ""
-    return f"{_short(answer)}, expected {_short(expected)}"
+    units = {unit for _, unit in wanted | given if unit}
+    (one, _), (other, _) = next(iter(wanted)), next(iter(given))
+    if isinstance(one, str) or isinstance(other, str):
+        same = one == other
+    else:
+        same = _close(one, other, measure.tolerance)
+    return "" if same and len(units) < 2 else f"{_short(answer)}, expected {_short(expected)}"
 
 
 # Lists and JSON
@@ -135,13 +184,38 @@ def _items(text: str) -> tuple[list[Any], bool]:
     """The items of a list in any form, and whether they are numbered."""
     parsed = _parsed(text)
     if isinstance(parsed, list):
-        return [plain(item) if isinstance(item, str) else item for item in parsed], False
+        return [_item(item) if isinstance(item, str) else item for item in parsed], False
     lines = [line for line in _unfenced(text).splitlines() if line.strip()]
     if any(map(_BULLET.match, lines)):  # a sentence before or behind the list is none of it
-        lines = [line for line in lines if _BULLET.match(line)]
+        lines = _bulleted(lines)
     marks = [_BULLET.match(line) for line in lines]
-    items = [plain(_BULLET.sub("", line, count=1)) for line in lines]
+    items = [_item(_BULLET.sub("", line, count=1)) for line in lines]
     return items, bool(marks) and all(mark is not None and mark["number"] for mark in marks)
+
+
+def _bulleted(lines: Sequence[str]) -> list[str]:
+    """The lines with bullets, each with what is indented below it."""
+    found: list[list[str]] = []
+    first = 0
+    for line in lines:
+        mark = _BULLET.match(line)
+        indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
+        if mark and not found:
+            first = indent
+        if found and indent >= first + _NESTED:
+            found[-1].append(_BULLET.sub("- ", line, count=1))
+        elif mark:
+            found.append([line])
+    return ["\n".join(item) for item in found]
+
+
+def _item(text: str) -> Any:
+    """An item: its number, if it is one without a sign."""
+    number = _number_alone(text)
+    if number is None:
+        return plain(text)
+    value, unit = number
+    return f"{value:,}{unit}" if unit else value
 
 
 def _list(expected: str, answer: str, measure: Measure) -> str:
@@ -210,7 +284,7 @@ def _same(one: Any, other: Any, tolerance: float) -> bool:
         return len(one) == len(other) and all(_same(a, b, tolerance) for a, b in zip(one, other, strict=True))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[name], other[name], tolerance) for name in one)
-    if isinstance(one, str) and isinstance(other, str) and one != other:
+    if isinstance(one, str) and isinstance(other, str) and one != other and tolerance > TOLERANCE:
         ours, theirs = _number_alone(one), _number_alone(other)
         return bool(ours and theirs and ours[1] == theirs[1] and _close(ours[0], theirs[0], tolerance))
     return bool(one == other)
@@ -238,13 +312,29 @@ def _unfenced(text: str) -> str:
 
 def plain(text: str) -> str:
     """A text without markdown's marks, and with one kind of quotes and spaces."""
-    composed = unicodedata.normalize("NFC", _unfenced(text)).translate(_QUOTES)
-    return " ".join(_MARKS.sub("", composed).split())
+    composed = unicodedata.normalize("NFC", _unfenced(text)).translate(_PLAIN)
+    return " ".join(_unmarked(composed).split())
+
+
+def _unmarked(text: str) -> str:
+    """A text without markdown's marks, which come in pairs; `__init__`, `*.py` and `2**3` have none."""
+    text = _CODE.sub(lambda found: found[1].translate(_IN_CODE), text)
+    text = _TABLE_RULE.sub("", text)
+    text = _TABLE_ROW.sub(lambda row: row.group().replace("|", " | "), text)
+    text = _ITALIC.sub(_without_mark, _BOLD.sub(r"\1", _BLOCK.sub("", text)))
+    return text.translate({ord(kept): mark for mark, kept in _KEPT.items()})
+
+
+def _without_mark(found: re.Match[str]) -> str:
+    if found["stars"]:
+        return str(found["stars"])
+    is_name = found["mark"] == "__" and found["lines"].isidentifier()
+    return str(found.group() if is_name else found["lines"])
 
 
 def _text(expected: str, answer: str, measure: Measure) -> str:
     one, other = plain(expected), plain(answer)
-    if one == other:
+    if one == other or {one, other} in _TRUTH:
         return ""
     at = next(
         (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))

@@ -193,6 +193,18 @@ class TestAPassage:
             ("Caf\u00e9 au lait", "Cafe\u0301 au lait"),
             ("Donau\u00addampf\u200bschiff", "Donaudampfschiff"),
             ("48\u202f213\u00a0euros\u3000paid", "48 213 euros paid"),
+            ("the trans-\n  mission failed", "the transmission failed"),
+            ("the trans\u2010\r\nmission failed", "the transmission failed"),
+            ("a well-\nknown case", "a well-known case"),
+            ("\u4e2d\u6587\n\u6587\u5b57\u5f88\u597d", "\u4e2d\u6587\u6587\u5b57\u5f88\u597d"),
+            ("\u4ef7\u683c\uff1a\uff15\u5143\uff0c\u597d", "\u4ef7\u683c:5\u5143,\u597d"),
+            ("dit \u2039oui\u203a ici", "dit 'oui' ici"),
+            ("value \u2265 5 always", "value >= 5 always"),
+            ("the la\ufb06 word", "the last word"),
+            ("well--no", "well\u2014no"),
+            ("Vie\u0302\u0323t Nam", "Vi\u1ec7t Nam"),
+            ("5 \u00b5m and 5 \u212b", "5 \u03bcm and 5 \u00c5"),
+            ("the \u200fword\u200e and \u2714\ufe0f here", "the word and \u2714 here"),
         ],
     )
     def test_in_other_characters_of_the_same_kind_is_told_as_it_stands(
@@ -201,6 +213,22 @@ class TestAPassage:
         load("a.txt", f"Before.\n{stands}\nAfter.\n")
         cite(given)
         assert there(given_with()[0]) == stands
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "the landlord is ... permitted to terminate",
+            "the landlord is [...] permitted",
+            "The Landlord is not",
+            "the landlord is not permit-",
+        ],
+    )
+    def test_that_leaves_words_out_or_has_others_stands_nowhere(
+        self, load: Callable[..., Path], given: str
+    ) -> None:
+        load("a.txt", "the landlord is not permitted to terminate\n")
+        with pytest.raises(ValueError, match="does not stand in"):
+            cite(given)
 
     def test_needs_a_file(self) -> None:
         files._activate("just a text")

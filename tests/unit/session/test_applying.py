@@ -61,6 +61,25 @@ def test_files_stand_for_each_other_by_name_then_by_kind_and_order() -> None:
         counterparts(old("/a/a.csv"), [], {"q.csv": given})
 
 
+def test_files_whose_names_share_a_word_stand_for_each_other_in_any_order() -> None:
+    then = old("/a/sales.csv", "/a/refunds.csv")
+    assert pairs(then, new("/n/april-refunds.csv", "/n/april-sales.csv")) == {
+        "/a/sales.csv": "/n/april-sales.csv",
+        "/a/refunds.csv": "/n/april-refunds.csv",
+    }
+    assert pairs(then, new("/n/x1.csv", "/n/x2.csv")) == {
+        "/a/sales.csv": "/n/x1.csv",
+        "/a/refunds.csv": "/n/x2.csv",
+    }
+
+
+def test_quotes_in_a_new_name_end_no_string_of_the_code() -> None:
+    files = counterparts(old("/o/jan.csv"), new('/n/Bob\'s "feb".csv'), {})
+    code = files.in_code("read('jan.csv')")
+    assert eval(code, {"read": str}) == 'Bob\'s "feb".csv'
+    assert files.renamed("What is in jan.csv?") == 'What is in Bob\'s "feb".csv?'
+
+
 @pytest.mark.parametrize(
     ("code", "renamed"),
     [
@@ -109,6 +128,23 @@ def told(form: str = "", *, kind: str = "str", more: str = "") -> InputForm:
     return found
 
 
+DATED = "a table with the columns \"date\", \"amount\"; rows = records(); rows[0] is {'date': '2026-03-01', 'amount': 2}"
+LINES = (
+    'lines with "date", "time", "word", "level", and "text", the whole line; rows = records(); '
+    "rows[0] is {'line': 1, 'text': '2026-03-01 00:15:00 web-1 ERROR request 7'}"
+)
+
+TIMES = LINES.replace('"level", ', '"ms", ')
+NAMELESS = (
+    'a table with the columns "column_1", "column_2", whose names are not in the text; rows = records(); '
+    "rows[0] is {'column_1': 1, 'column_2': 2}"
+)
+
+
+def noted(remark: str) -> str:
+    return TABLE.replace("; rows = ", f"; {remark}; rows = ")
+
+
 TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] is {'id': 1, 'amount': 2.5}"
 
 
@@ -140,6 +176,64 @@ TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] 
         (told(), told(more="Note: a.txt: read as windows-1252"), "open(path)", "encoded otherwise"),
         (told(), told(more="Note: a.txt: 3 undecodable places replaced"), "", "something new to be told"),
         (None, told(TABLE), "", ""),
+        (told(DATED), told(DATED.replace("2026-03-01", "2026-04-30")), "row['date']", ""),
+        (told(DATED), told(DATED.replace("2026-03-01", "01/03/2026")), "row['date']", "the dates in 'date'"),
+        (told(DATED), told(DATED.replace("2026-03-01", "1 Mar 2026")), "df.date", "written otherwise"),
+        (told(DATED), told(DATED.replace("2026-03-01", "01.03.2026")), "row['amount']", ""),
+        (told(LINES), told(LINES.replace("web-1", "db-7")), "line.split()[2]", ""),
+        (told(LINES), told(LINES.replace("00:15:00 ", "00:15:00,123 ")), "line.split()[2]", ""),
+        (
+            told(LINES),
+            told(LINES.replace("2026-03-01 0", "2026-03-01T0")),
+            "line.split()[2]",
+            "word 1 of a line",
+        ),
+        (told(LINES), told(LINES.replace("web-1", "[17] web-1")), "line.split()[2]", "word 4 of a line"),
+        (
+            told(LINES),
+            told(LINES.replace("web-1 ERROR", "ERROR web-1")),
+            "re.match(x, line)",
+            "word 3 of a line",
+        ),
+        (told(LINES), told(LINES.replace("web-1", "[17] web-1")), "grep('ERROR')", ""),
+        (told(TABLE), told(noted("amount: '10,5' is 10.5")), "pd.read_csv(x)", "'10,5' is 10.5"),
+        (told(LINES), told(LINES.replace("00 web", "00,123 web")), "line[20:25]", "begins at character"),
+        (told(LINES), told(LINES.replace("00 web", "00,123 web")), "line[:10]", ""),
+        (
+            told(LINES),
+            told(LINES.replace('"level", ', '"level", "agent", ')),
+            "line.split()[-1]",
+            "have 'agent'",
+        ),
+        (told(LINES), told(LINES.replace('"level", ', '"level", "agent", ')), "line.split()[1]", ""),
+        (
+            told(LINES),
+            told(LINES.replace("request 7", "request 1,700")),
+            r"[int(x) for x in re.findall(r'\d+', x)]",
+            "1,700 in a line",
+        ),
+        (told(LINES), told(LINES.replace("request 7", "request 1,700")), r"re.findall(r'[\d,]+', x)", ""),
+        (
+            told(LINES),
+            told(LINES.replace("request 7", "error 7")),
+            r"[int(x) for x in re.findall(r'\d+', x)]",
+            "",
+        ),
+        (
+            told(TIMES),
+            told(TIMES.replace('"ms"', '"s"')),
+            r"re.findall(r'took (\d+)', x)",
+            "its numbers are s",
+        ),
+        (
+            told(NAMELESS),
+            told(NAMELESS.replace('"column_2"', '"column_2", "column_3"')),
+            "r.split(',')[1]",
+            "3 columns",
+        ),
+        (told(TABLE), told(noted("amount: '10,5' is 10.5")), "records()", ""),
+        (told(TABLE), told(noted("amount: 3 of 9 have no number but ''")), "pd.read_csv(x)", ""),
+        (told(noted("amount: '1,5' is 1.5")), told(noted("amount: '10,7' is 10.7")), "csv.reader(x)", ""),
     ],
 )
 def test_the_form_of_an_input_is_compared_as_far_as_code_minds(
@@ -184,6 +278,7 @@ def test_letters_of_a_code_page_that_was_guessed_are_a_surprise_in_an_answer() -
     assert "guess" in surprising_answer("Gda\u0144sk", "Gda\u00f1sk", "cp1252")
     assert not surprising_answer("K\u00f6ln", "K\u00f6ln", "cp1252")
     assert not surprising_answer("3", "4", "cp1252")
+    assert not surprising_answer("a.md", "\xe4.md", "cp1252", "\xe4.md")
     assert guessed(now, now) == ""
     assert guessed(then, InputForm.told("Context: str, 9 characters\nNote: b.csv: read as UTF-16-LE")) == ""
 
@@ -205,6 +300,9 @@ def ran(then: str, now: str, status: Any = "ok", **meta: Any) -> str:
         ("x = [1, 2]", "x = []", "ok"),
         ("something", "", "ok"),
         ("fine", "fine\nNote: column 'a' has text in 3 of 9 rows", "ok"),
+        ("735", "101112-", "ok"),
+        ("total: 735", "total: 10,511,51,5", "ok"),
+        ("fine", "fine\n<ipython>:3: UserWarning: Parsing dates in %d/%m/%Y format", "ok"),
         ("fine", "", "timeout"),
         ("fine", "", "died"),
     ],
@@ -222,6 +320,9 @@ def test_results_that_are_not_of_the_kind_that_they_were_are_seen(then: str, now
         ("n: 0", "n: 0"),
         ("Note: 3 of 9", "Note: 4 of 12"),
         ("", "new"),
+        ("1,735", "1735.5"),
+        ("x: FutureWarning: a", "y.py:3: DeprecationWarning: b"),
+        ("<x>:3: UserWarning: 3 rows", "<y>:9: UserWarning: 4 rows"),
     ],
 )
 def test_results_that_are_else_are_not_minded(then: str, now: str) -> None:

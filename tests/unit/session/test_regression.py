@@ -157,6 +157,30 @@ def test_a_wish_of_a_trace_goes_before_that_of_all(tmp_path: Path) -> None:
     assert found.answers("b.ipynb", ["first", "old"]) == ["first", "old"]
 
 
+@pytest.mark.parametrize(
+    ("toml", "answer"),
+    [
+        ("2026-05-17", "2026-05-17"),
+        ("[2026-05-17]", '["2026-05-17"]'),
+        ("2026-05-17T08:30:00Z", "2026-05-17 08:30:00+00:00"),
+        ("08:30:00", "08:30:00"),
+        ("true", "true"),
+    ],
+)
+def test_any_value_of_toml_can_be_expected(tmp_path: Path, toml: str, answer: str) -> None:
+    (tmp_path / WISHES).write_text(f'["a.ipynb"]\nexpected = {toml}\n')
+    assert read_expectations(tmp_path, ["a.ipynb"]).answers("a.ipynb", ["x"]) == [answer]
+
+
+def test_what_is_expected_may_have_been_written_on_windows_and_names_on_macos(tmp_path: Path) -> None:
+    trace = "gro\u0308\xdfe.ipynb"
+    (tmp_path / WISHES).write_bytes('\ufeff["gr\xf6\xdfe.ipynb"]\r\ntolerance = 0.5\r\n'.encode())
+    (tmp_path / ACCEPTED).write_bytes('\ufeff{"gr\xf6\xdfe.ipynb": ["7"]}\r\n'.encode())
+    found = read_expectations(tmp_path, [trace])
+    assert found.answers(trace, ["6"]) == ["7"]
+    assert found.of(trace).tolerance == 0.5
+
+
 def test_wishes_for_a_model_can_be_left_out(tmp_path: Path) -> None:
     (tmp_path / WISHES).write_text('attempts = 2\n["a.ipynb"]\nmodel = "openai/x"\nskip = "later"\n')
     found = read_expectations(tmp_path, ["a.ipynb"])

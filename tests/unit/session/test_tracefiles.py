@@ -85,6 +85,21 @@ def test_the_right_one_beside_the_trace_wins_over_a_changed_one(tmp_path: Path) 
     assert find_files(made).paths == [tmp_path / "shared" / "a.txt"]
 
 
+def test_an_input_of_a_child_is_found_beside_the_trace_above_it(tmp_path: Path) -> None:
+    child = trace(tmp_path / "t.children" / "c.children", [recorded(tmp_path / "old" / "a.txt")])
+    (tmp_path / "old" / "a.txt").rename(tmp_path / "a.txt")
+    assert find_files(child).paths == [tmp_path / "a.txt"]
+    (tmp_path / "a.txt").write_text("other text")
+    with pytest.raises(FileRefused):
+        find_files(child)
+
+
+def test_a_name_whose_accents_stand_apart_is_the_same(tmp_path: Path) -> None:
+    made = trace(tmp_path, [recorded(tmp_path / "old" / "gr\xf6\xdfe.txt")])
+    (tmp_path / "old" / "gr\xf6\xdfe.txt").rename(tmp_path / "gro\u0308\xdfe.txt")
+    assert find_files(made).paths == [tmp_path / "gro\u0308\xdfe.txt"]
+
+
 def test_an_object_from_python_goes_with_its_renamed_trace(tmp_path: Path) -> None:
     metas = [recorded(tmp_path / "there" / "t.context.json", made=True)]
     (tmp_path / "there" / "t.context.json").rename(tmp_path / "mine.context.json")

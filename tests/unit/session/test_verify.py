@@ -279,6 +279,16 @@ def test_a_report_with_sources_cannot_be_checked_without_the_files(tmp_path: Pat
     assert verdicts(check(path, report=report))["report"] == "holds"
 
 
+def test_a_report_as_editors_and_shells_on_windows_write_it_holds(tmp_path: Path) -> None:
+    path, report = write(tmp_path / "t.ipynb"), tmp_path / "t.md"
+    made = documents.markdown(read_trace(path)).replace("\n", "\r\n")
+    for data in (made.encode("utf-8-sig"), made.encode("utf-16"), made.rstrip().encode()):
+        report.write_bytes(data)
+        assert verdicts(check(path, report=report))["report"] == "holds"
+    report.write_bytes(made.replace("five", "four").encode("utf-16"))
+    assert verdicts(check(path, report=report))["report"] == "broken"
+
+
 def test_a_report_that_is_not_there_is_told_before_anything_is_checked(tmp_path: Path) -> None:
     heard: list[Any] = []
     with pytest.raises(UsageError) as refused:

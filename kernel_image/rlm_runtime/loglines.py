@@ -33,13 +33,15 @@ _SIGNS = {
 }
 _SIGN_WITHIN = 120
 """Characters of a line in which its sign is."""
+_GROUPED = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
+_AMOUNT = rf"(?:{_GROUPED}|-?\d+(?:\.\d+)?)"
 _TOKEN = re.compile(
     rf"""(?P<date>{_DATE})(?!\d)
       |(?P<time>{_TIME})(?![\d:])
       |(?P<joint>T(?=\d\d:\d\d))
       |(?P<key>[^\W\d][\w.-]*=)
       |(?P<quoted>{_QUOTED})
-      |(?P<measure>-?\d+(?:\.\d+)?{_UNIT})(?![\w./@%+-])
+      |(?P<measure>{_AMOUNT}{_UNIT})(?![\w./@%+-])
       |(?P<number>-?\d+(?:\.\d+)?)(?![\w./@%+-]|,\d)
       |(?P<figures>-?\d[\d.]*(?:,\d[\d.]*)+)(?![\w/@%+-])
       |(?P<word>\w[\w./@%+-]*)
@@ -52,10 +54,10 @@ _PATTERNS = {
     "time": _TIME,
     "quoted": _QUOTED,
     "number": r"-?\d+(?:\.\d+)?",
-    "measure": r"-?\d+(?:\.\d+)?",
+    "measure": _AMOUNT,
     "figures": r"-?\d[\d.,]*",
     "word": r"\w[\w./@%+-]*",
-    "value": r'"[^"\\]*"|[^\s",;)\]}]*',
+    "value": rf'"[^"\\]*"|{_GROUPED}(?=[\s;)\]}}]|,\s|$)|[^\s",;)\]}}]*',
 }
 _VALUE = re.compile(_PATTERNS["value"])
 _FIXED = ("mark", "key", "joint")
@@ -73,7 +75,7 @@ _UNITS = _words(
     meters metres km miles dollars euros atm ppm dbm db mmhg"""
 )
 """Words that say what is counted, in lower case, besides those of _UNIT."""
-_MEASURE = re.compile(rf"-?\d+(?:\.\d+)?{_UNIT}")
+_MEASURE = re.compile(rf"{_AMOUNT}{_UNIT}")
 _IS_UNIT = re.compile(rf"{_UNIT}|[a-z]{{1,2}}[A-Z][a-z]?")
 _JOINING = _words("""a an the in of for to on at by with after from and or is was are were than about""")
 """What stands before a number and is no name of it."""
@@ -231,7 +233,7 @@ def _merged(column: Sequence[_Token]) -> Sequence[_Token]:
 
 def _unit(text: str) -> str:
     """What follows the digits of a measure."""
-    return text.lstrip("-0123456789.")
+    return text.lstrip("-0123456789.,")
 
 
 def _varies(column: Sequence[_Token]) -> bool:

@@ -1,5 +1,5 @@
-"""Quotations as models write them: with plain quotes, dashes and spaces, single letters for ligatures, accents
-in one character, and words that are not broken at the end of a line, where the file has others.
+"""Quotations as models write them: with plain quotes, dashes and spaces, single letters for ligatures,
+accents in one character, and words that are not broken at the end of a line, where the file has others.
 """
 
 from __future__ import annotations

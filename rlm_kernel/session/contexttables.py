@@ -7,6 +7,7 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,13 +129,30 @@ def _parquet_types(frame: Any) -> Any:
             changed[name] = column.sparse.to_dense()
         elif kind.name.startswith(_AS_TEXT) or (kind.name == "object" and _is_uuid(column)):
             changed[name] = column.astype("string")
+        elif kind.name == "object" and _mixes_zones(column):
+            changed[name] = column.map(lambda value: value.isoformat(), na_action="ignore")
     return frame.assign(**changed) if changed else frame
 
 
 def _is_uuid(column: Any) -> bool:
     """Whether its first value is one: Arrow has them as bytes."""
+    return type(_first(column)).__name__ == "UUID"
+
+
+def _mixes_zones(column: Any) -> bool:
+    """Whether some of its times have a time zone and others have none: Arrow drops the zones."""
+    if not isinstance(_first(column), datetime):
+        return False
+    times = column.dropna()
+    return (
+        all(isinstance(value, datetime) for value in times) and len({one.tzinfo is None for one in times}) > 1
+    )
+
+
+def _first(column: Any) -> Any:
+    """Its first value that is not missing."""
     first = column.first_valid_index()
-    return first is not None and type(column.loc[first]).__name__ == "UUID"
+    return None if first is None else column.loc[first]
 
 
 def _write_arrow(value: Any, place: Place) -> None:

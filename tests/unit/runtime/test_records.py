@@ -324,6 +324,17 @@ def test_json_lines_are_read_back(rows: list[dict[str, Any]]) -> None:
             assert row.get(name) == written.get(name)
 
 
+@pytest.mark.parametrize(
+    ("end", "name"), [("took {}ms", "ms"), ("n={}", "n"), ("n={} done", "n"), ("(n={}, m=2)", "n")]
+)
+def test_separators_of_thousands_in_measures_and_keys_of_a_log_split_no_number(end: str, name: str) -> None:
+    amounts = ["900", "1,100", "12,345", "7"] * 5
+    lines = [f"2026-01-02 10:00:{n:02} INFO worker {end.format(one)}" for n, one in enumerate(amounts)]
+    found, said = read("\n".join(lines))
+    assert [row[name] for row in found] == [900, 1_100, 12_345, 7] * 5
+    assert "'12,345' is 12345" in said
+
+
 def test_text_among_the_numbers_of_json_is_told() -> None:
     rows: list[dict[str, Any]] = [{"a": n, "b": "x", "c": None if n % 3 else 1.5} for n in range(50)]
     rows[7]["a"] = "1,266.70"

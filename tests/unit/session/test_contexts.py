@@ -356,6 +356,10 @@ def test_what_is_no_number_is_kept(tmp_path: Path) -> None:
         (pandas.interval_range(0, 2), ["(0, 1]", "(1, 2]"]),
         (pandas.arrays.SparseArray([0, 1]), [0, 1]),
         ([None, uuid.UUID(int=1)], [None, "00000000-0000-0000-0000-000000000001"]),
+        (
+            [datetime.datetime(2026, 1, 2), datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), None],
+            ["2026-01-02T00:00:00", "2026-01-02T00:00:00+00:00", None],
+        ),
     ],
 )
 def test_columns_that_parquet_has_no_type_for_are_what_they_stand_for(

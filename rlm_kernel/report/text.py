@@ -16,6 +16,7 @@ from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import Evidence, Totals, fine_dollars, listed, tool_answer
 from rlm_kernel.engine.protocols import as_json as evidence_json
 from rlm_kernel.printable import printable
+from rlm_kernel.report.outline import words_of
 from rlm_kernel.trace.calls import asked, is_told, linked
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
@@ -197,12 +198,8 @@ def _cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) -> Iter
 
 def _words(cell: TraceCell) -> Iterator[str]:
     """What the root model said beside its code."""
-    lines = _safe(cell.source)
-    if lines and lines[0].startswith("#"):  # the heading of the notebook
-        lines = lines[1:]
-    text = "\n".join(lines)
-    text = text.partition("<details>")[0] if cell.meta and cell.meta.thoughts else text
-    yield from text.strip("\n").split("\n") if text.strip() else ()
+    text = "\n".join(_safe(words_of(cell))).strip("\n")
+    yield from text.split("\n") if text.strip() else ()
 
 
 def _code_cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) -> Iterator[str]:

@@ -402,6 +402,7 @@ async def test_a_terminal_has_a_pager_that_can_be_left(tmp_path: Path) -> None:
     assert "paged" in left.text
     assert "rlm:" not in left.text
     assert "Traceback" not in left.text
+    assert "paged" not in (await in_terminal(trace, PAGER=str(program), CI="true")).text
 
 
 async def test_a_pager_that_is_not_there_costs_nothing(tmp_path: Path) -> None:

@@ -277,9 +277,11 @@ def test_colours_are_the_terminals_own(shown: Shown) -> None:
         assert code not in written, "fixed, or not to be read on light or on dark"
 
 
-@pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB"])
-def test_a_terminal_that_moves_no_cursor_gets_plain_lines(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", term)
+@pytest.mark.parametrize("name", ["TERM=dumb", "TERM=unknown", "TERM=DUMB", "CI=true", "CI=1"])
+def test_a_terminal_that_moves_no_cursor_or_has_nobody_before_it_gets_plain_lines(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*name.split("="))
     terminal = Seen()
     with LiveView(stream=terminal) as view:
         for event in replied():

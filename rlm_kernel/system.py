@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 WINDOWS = sys.platform == "win32"
 WINDOWS_PATHS = os.sep == "\\"
@@ -378,3 +379,10 @@ def engine_access() -> str:
             "Start Docker Desktop as the user who runs rlm, and let it make its socket (Settings, Advanced)."
         )
     return "Join the docker group: `sudo usermod -aG docker $USER`, then log in again."
+
+
+def is_attended(stream: TextIO) -> bool:
+    """Whether the stream is a terminal with a person at it: a service that builds and tests software may give
+    its jobs a terminal, and says so by CI.
+    """
+    return stream.isatty() and os.environ.get("CI", "").lower() in ("", "0", "false")

@@ -55,7 +55,7 @@ def isolated(next_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -
     # Docker's contexts are the machine's, not a test's.
     monkeypatch.setenv("DOCKER_CONFIG", os.environ.get("DOCKER_CONFIG", str(REAL_HOME / ".docker")))
     monkeypatch.setenv("HOME", str(folder / "home"))
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "CI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setenv("RLM_CACHE_DIR", str(folder / "cache" / "rlm"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
+from rlm_kernel import system
 from rlm_kernel.engine.approval import Approve, Expected, dollars
 from rlm_kernel.engine.toolcalls import preview
 from rlm_kernel.printable import printable
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from rlm_kernel.views.live import LiveView
 
 
+def _can_ask() -> bool:
+    return system.is_attended(sys.stdin) and system.is_attended(sys.stderr)
+
+
 def consent_in(view: LiveView) -> Consent | None:
     """What asks, with the live view paused; None where nobody can be asked."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not _can_ask():
         return None
 
     async def ask(path: Path) -> bool:
@@ -36,7 +41,7 @@ def consent_in(view: LiveView) -> Consent | None:
 
 def approval_in(view: LiveView) -> Approve | None:
     """The same for what code is about to spend. "always" holds for all runs of this process."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not _can_ask():
         return None
     always = False
 
@@ -54,7 +59,7 @@ def approval_in(view: LiveView) -> Approve | None:
 
 def calls_in(view: LiveView) -> AllowCall | None:
     """The same for calls of a tool that asks."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not _can_ask():
         return None
 
     async def ask(name: str, arguments: Mapping[str, Any]) -> bool | Literal["always"]:

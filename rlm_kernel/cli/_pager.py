@@ -21,7 +21,7 @@ def page(lines: Iterable[str], *, paged: bool = True) -> None:
 
     They are made as they are read: whoever leaves the pager early ends it.
     """
-    command = _pager() if paged and sys.stdout.isatty() and sys.stdin.isatty() else []
+    command = _pager() if paged and system.is_attended(sys.stdout) and sys.stdin.isatty() else []
     if command:
         try:
             _through(command, lines)

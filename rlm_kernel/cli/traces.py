@@ -13,6 +13,7 @@ import typer
 from rlm_kernel.cli import _complete
 from rlm_kernel.cli._text import json_line, shown_path
 from rlm_kernel.cli.options import INPUT, JSON, OUTPUT, SettingsOptions, option, with_options
+from rlm_kernel.columns import padded, short, width
 from rlm_kernel.errors import UsageError
 from rlm_kernel.printable import printable
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 _BY = ("month", "day", "model")
 _QUESTION = 20
-"""Characters of a question that are shown at least."""
+"""Columns of a question that are shown at least."""
+_LEAST = (7, 4, 2, 5)
+"""Columns of the table that a narrow terminal does without, by number: size, turns, model, calls."""
 
 
 @with_options
@@ -123,7 +126,7 @@ def _as_json(found: Listing, groups: dict[str, Sum] | None, most: int | None) ->
 
 
 def _rows(rows: Sequence[Row]) -> Iterator[str]:
-    from rlm_kernel.report.outline import money, one_line
+    from rlm_kernel.report.outline import money
 
     if not rows:
         return
@@ -131,31 +134,34 @@ def _rows(rows: Sequence[Row]) -> Iterator[str]:
         [
             row.head.meta.created.astimezone().strftime("%Y-%m-%d %H:%M"),
             "",
-            one_line(row.head.meta.models.get("root", ""), 24) or "-",
+            _cell(row.head.meta.models.get("root", ""), 24) or "-",
             row.how + (" (copy)" if row.copy else ""),
             f"{row.head.spent.turns:,}",
             f"{row.head.spent.calls:,}",
             money(row.head.spent) or "-",
             _size(row.head.size),
-            shown_path(row.head.path),
+            printable(shown_path(row.head.path)),
         ]
         for row in rows
     ]
     table = [["when", "question", "model", "how", "turns", "calls", "cost", "size", "trace"], *cells]
-    width = {at: max(len(line[at]) for line in table) for at in range(9)}
-    room = shutil.get_terminal_size((120, 24)).columns - sum(width[at] for at in range(8) if at != 1) - 16
-    widest = max(_QUESTION, room - width[8])
-    questions = [
-        one_line(row.head.meta.question or f"Session {row.head.meta.name}", widest - 1) for row in rows
-    ]
-    width[1] = max(map(len, ["question", *questions]))
+    widths = [max(width(line[at]) for line in table) for at in range(9)]
+    columns = shutil.get_terminal_size((120, 24)).columns
+    shown = list(range(9))
+    for least in _LEAST if sys.stdout.isatty() else ():
+        if sum(widths[at] + 2 for at in shown if at != 1) + _QUESTION > columns:
+            shown.remove(least)
+    widest = max(_QUESTION, columns - sum(widths[at] + 2 for at in shown if at != 1))
+    questions = [_cell(row.head.meta.question or f"Session {row.head.meta.name}", widest) for row in rows]
+    widths[1] = max(map(width, ["question", *questions]))
     for line, question in zip(table, ["question", *questions], strict=True):
         line[1] = question
-        shown = [
-            text.rjust(width[at]) if at in (4, 5, 6, 7) else text.ljust(width[at])
-            for at, text in enumerate(line)
-        ]
-        yield "  ".join(shown).rstrip()
+        yield "  ".join(padded(line[at], widths[at], right=at in (4, 5, 6, 7)) for at in shown).rstrip()
+
+
+def _cell(text: str, columns: int) -> str:
+    """The beginning of a text, in a column."""
+    return short(printable(" ".join(text[: columns * 4].split())), columns)
 
 
 def _sums(groups: dict[str, Sum]) -> Iterator[str]:
@@ -165,9 +171,9 @@ def _sums(groups: dict[str, Sum]) -> Iterator[str]:
     for name, one in groups.items():
         cost = money_of(one.known_cost, one.unpriced) or "-"
         table.append([name, f"{one.runs:,}", f"{one.calls:,}", f"{one.tokens:,}", cost])
-    width = [max(len(line[at]) for line in table) for at in range(5)]
+    widths = [max(width(line[at]) for line in table) for at in range(5)]
     for line in table if groups else ():
-        shown = [text.rjust(width[at]) if at else text.ljust(width[at]) for at, text in enumerate(line)]
+        shown = [padded(text, widths[at], right=at > 0) for at, text in enumerate(line)]
         yield "  ".join(shown)
 
 

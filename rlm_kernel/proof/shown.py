@@ -18,7 +18,7 @@ from rlm_kernel import sanitize
 from rlm_kernel.engine.protocols import MODEL_CALLS, Answer, Completion, Memory, Outcome
 from rlm_kernel.engine.replies import parse_reply
 from rlm_kernel.proof.claims import REDACTED, Claim, by_another_version, claim, has_ended, not_checked
-from rlm_kernel.trace import calltable, document
+from rlm_kernel.trace import calltable, document, dollars
 from rlm_kernel.trace.calls import linked
 from rlm_kernel.trace.parts import is_made
 from rlm_kernel.trace.prompts import PromptFile
@@ -85,7 +85,9 @@ class _Shown:
                 yield from self._code(cell, cell.meta, raw)
             elif (made := self._made(cell, cell.meta)) is not None:
                 self.checked += 1
-                if cell.source not in made and not _redacted(cell.source, *made):
+                # Earlier traces have no tags around dollar signs.
+                said = dollars.without(cell.source)
+                if said not in map(dollars.without, made) and not _redacted(cell.source, *made):
                     yield _Fault(f"{cell.id}: {_place(cell, made[0])}")
         missing = {"title", *(("answer", "summary") if has_ended(self._trace) else ())}
         for name in sorted(missing - {cell.id for cell in self._trace.cells}):
@@ -215,7 +217,9 @@ def answer_of(meta: CellMeta) -> Answer:
 
 def _joined(parts: Sequence[str]) -> str:
     """As the writer puts parts together."""
-    return "".join(part if isinstance(part, document.Raw) else sanitize.markdown(part) for part in parts)
+    return "".join(
+        part if isinstance(part, document.Raw) else dollars.shown(sanitize.markdown(part)) for part in parts
+    )
 
 
 def _unfinished(cell: TraceCell, meta: CellMeta) -> list[Sequence[str]] | None:

@@ -30,6 +30,7 @@ _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 _MARK = re.compile(r"\\?\[(\d{1,7})\\?\]")
 _TICKS = re.compile(r"`+")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$@:])")
+_MENTION = re.compile(r"(?P<code>(`+)(?!`).*?(?<!`)\2(?!`))|(?<![\w./`])@(?=[A-Za-z0-9])")
 _HEADING = re.compile(r"^( {0,3})(#{1,6})(?=[ \t]|$)", re.MULTILINE)
 _UNDERLINE = re.compile(r"^ {0,3}(=+|-+)[ \t]*$", re.MULTILINE)
 
@@ -222,7 +223,8 @@ def words(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as a quote, in which Markdown is as the model wrote it, but for HTML, pictures and headings.
+    """A text as a quote, in which Markdown is as the model wrote it, but for HTML, pictures and headings, and
+    nobody is mentioned.
 
     What it leaves open ends with the quote.
     """
@@ -230,7 +232,9 @@ def quoted(text: str) -> str:
 
 
 def lower(text: str) -> str:
-    """Headings of a text below those of the document: at the third level or deeper; not in fences."""
+    """Headings of a text below those of the document: at the third level or deeper; not in fences. GitHub
+    sends no mail to a name after `@` there.
+    """
     done: list[str] = []
     fence = ""
     for line in text.split("\n"):
@@ -241,6 +245,7 @@ def lower(text: str) -> str:
             fence = ""
         if not fence:
             line = _HEADING.sub(lambda one: f"{one[1]}{'#' * min(6, len(one[2]) + 2)}", line)
+            line = _MENTION.sub(lambda one: one["code"] or "@\N{WORD JOINER}", line)
             if _UNDERLINE.fullmatch(line) and done and done[-1].strip():
                 line = f"\\{line.lstrip()}"
         done.append(line)

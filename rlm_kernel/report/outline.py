@@ -18,6 +18,7 @@ from rlm_kernel.engine.protocols import (
     few_dollars,
     tool_answer,
 )
+from rlm_kernel.engine.replies import parse_reply
 from rlm_kernel.trace.calls import PackedCalls, spent_on
 from rlm_kernel.trace.reader import TraceCell, TraceFile
 from rlm_kernel.trace.schema import CallMeta, NotebookMeta, usage_of
@@ -125,7 +126,11 @@ def turns(trace: TraceFile) -> list[Turn]:
 
 
 def words_of(cell: TraceCell) -> str:
-    """What the root model said in a turn, beside its code."""
+    """What the root model said in a turn, beside its code: as it said it. The notebook has HTML escaped, and
+    headings lower.
+    """
+    if cell.meta is not None and cell.meta.reply:
+        return parse_reply(cell.meta.reply).prose
     return cell.source.split("\n\n<details><summary>Reasoning:", 1)[0].partition("\n\n")[2]
 
 

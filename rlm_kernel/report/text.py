@@ -12,10 +12,12 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from rlm_kernel.columns import padded, short
 from rlm_kernel.engine.messages import output_text
 from rlm_kernel.engine.protocols import Evidence, Totals, fine_dollars, listed, tool_answer
 from rlm_kernel.engine.protocols import as_json as evidence_json
 from rlm_kernel.printable import printable
+from rlm_kernel.report.outline import words_of
 from rlm_kernel.trace.calls import asked, is_told, linked
 from rlm_kernel.trace.prompts import PromptFile
 from rlm_kernel.trace.reader import TraceCell, TraceFile
@@ -197,12 +199,8 @@ def _cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) -> Iter
 
 def _words(cell: TraceCell) -> Iterator[str]:
     """What the root model said beside its code."""
-    lines = _safe(cell.source)
-    if lines and lines[0].startswith("#"):  # the heading of the notebook
-        lines = lines[1:]
-    text = "\n".join(lines)
-    text = text.partition("<details>")[0] if cell.meta and cell.meta.thoughts else text
-    yield from text.strip("\n").split("\n") if text.strip() else ()
+    text = "\n".join(_safe(words_of(cell))).strip("\n")
+    yield from text.split("\n") if text.strip() else ()
 
 
 def _code_cell(cell: TraceCell, paint: Paint, more: Callable[[], str] | None) -> Iterator[str]:
@@ -271,13 +269,13 @@ def table(
     wide = width >= _NARROW
     more = f" {'model':24} {'tokens':>15}" if wide else ""
     yield paint.head(f"{'call':>7}  {'cell':11}{more} {'cost':>9} {'seconds':>7}  prompt → answer")
-    room = max(20, width - (83 if wide else 43))
+    room = max(20, width - (84 if wide else 43))
     prompt_room = 3 * room // 5
     for number, cell, call in calls:
         tokens = f"{call.prompt_tokens:,} → {call.completion_tokens:,}"
-        more = f" {_short(call.model or call.kind, 24):24} {tokens:>15}" if wide else ""
+        more = f" {padded(_short(call.model or call.kind, 24), 24)} {tokens:>15}" if wide else ""
         row = f"{number:>7,}  {cell.id[:11]:11}{more} {_cost(call.cost):>9} {call.seconds:>7,.1f}  "
-        prompt = f"{_short(call.preview, prompt_room):{prompt_room}} → "
+        prompt = f"{padded(_short(call.preview, prompt_room), prompt_room)} → "
         answer = _short(call.error if call.error is not None else _text(call.answer), room - prompt_room)
         yield row + prompt + (paint.bad(answer) if call.error is not None else answer)
 
@@ -370,8 +368,7 @@ def _line(text: str) -> str:
 
 
 def _short(text: str, most: int) -> str:
-    line = _line("".join(islice(text, 4 * most)))
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return short(_line("".join(islice(text, 4 * most))), most)
 
 
 def _text(answer: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
@@ -47,15 +48,31 @@ def everyone(*listeners: Listener | None) -> Listener:
 
 
 async def with_spans(listener: Listener | None, say: Callable[[str], None]) -> Listener | None:
-    """The listener, and OpenTelemetry's spans where they are wanted (`views.otel`); `say` hears why not."""
+    """The listener, and OpenTelemetry's spans where they are wanted (`views.otel`); `say` hears why not, and
+    later, in a thread of the spans, why none arrive.
+    """
     from rlm_kernel.views import otel
 
     if not otel.is_wanted(os.environ):
         return listener
     told: list[str] = []
-    made = await asyncio.to_thread(otel.spans, os.environ, told.append)
+    known = False
+
+    def hear(line: str) -> None:
+        if not known:
+            told.append(line)
+            return
+        with contextlib.suppress(Exception):  # who hears it may be gone
+            _tell(line, say)
+
+    made = await asyncio.to_thread(otel.spans, os.environ, hear)
+    known = True
     for line in told:
-        if say is silent:
-            warnings.warn(line, RuntimeWarning, stacklevel=2)
-        say(line)
+        _tell(line, say)
     return listener if made is None else everyone(listener, made)
+
+
+def _tell(line: str, say: Callable[[str], None]) -> None:
+    if say is silent:
+        warnings.warn(line, RuntimeWarning, stacklevel=3)
+    say(line)

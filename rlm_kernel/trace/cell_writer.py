@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel import sanitize
-from rlm_kernel.trace import calltable, document
+from rlm_kernel.trace import calltable, document, dollars
 from rlm_kernel.trace.reader import code_digest
 from rlm_kernel.trace.saving import SavedNotebook
 from rlm_kernel.trace.schema import CellMeta, NotebookMeta
@@ -109,7 +109,9 @@ class CellWriter(SavedNotebook):
         if meta.thoughts.strip():
             parts = [*parts, *document.folded(self._writable.text(meta.thoughts), len(meta.thoughts))]
         source = "".join(
-            part if isinstance(part, document.Raw) else sanitize.markdown(self._writable.text(part))
+            part
+            if isinstance(part, document.Raw)
+            else dollars.shown(sanitize.markdown(self._writable.text(part)))
             for part in parts
         )
         metadata = {"rlm": self._writable.meta(meta)}

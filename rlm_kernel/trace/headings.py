@@ -12,7 +12,7 @@ import re
 _PREFIX = r"(?:[ ]{0,3}+(?:>|[-*+][ \t]|\d{1,9}[.)][ \t]))*+[ ]{0,3}+"
 """Of quotes and items of lists, in which headings and fences may stand."""
 _HEADING = re.compile(rf"({_PREFIX})(#{{1,6}})(?=[ \t]|$)")
-_FENCE = re.compile(rf"{_PREFIX}(`{{3,}}+(?=[^`]*$)|~{{3,}}+)")
+FENCE = re.compile(rf"{_PREFIX}(`{{3,}}+(?=[^`]*$)|~{{3,}}+)")
 _UNDERLINE = re.compile(r"[ ]{0,3}(=+|-+)[ \t]*$")
 _PARAGRAPH = re.compile(r"[ ]{0,3}(?![-*+>|#=~`\s]|\d{1,9}[.)][ \t])\S")
 """A line of plain text: what may be underlined."""
@@ -27,9 +27,9 @@ def below(text: str, by: int = 2) -> str:
     fence = ""
     for line in text.split("\n"):
         if fence:
-            fence = "" if _closes(line, fence) else fence
+            fence = "" if closes(line, fence) else fence
             lines.append(line)
-        elif opened := _FENCE.match(line):
+        elif opened := FENCE.match(line):
             fence = opened[1]
             lines.append(line)
         else:
@@ -53,6 +53,7 @@ def _put(lines: list[str], line: str, by: int) -> None:
         lines.append(line)
 
 
-def _closes(line: str, fence: str) -> bool:
+def closes(line: str, fence: str) -> bool:
+    """Whether a line ends the code that this fence began."""
     marks = line.lstrip("> \t").rstrip()
     return len(marks) >= len(fence) and not marks.strip(fence[0])

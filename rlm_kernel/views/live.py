@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from rlm_kernel import system
 from rlm_kernel.printable import printable
 from rlm_kernel.views.lines import Lines
 from rlm_kernel.views.state import Branch, Told
@@ -102,8 +103,8 @@ class LiveView(Branch):
 
 
 def can_draw(stream: TextIO) -> bool:
-    """Whether the stream is a terminal that moves its cursor."""
-    if not stream.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+    """Whether the stream is a terminal that moves its cursor, and a person is there to see it."""
+    if not system.is_attended(stream) or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
         return False
     if sys.platform != "win32":
         return True

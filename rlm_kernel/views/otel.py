@@ -67,7 +67,8 @@ def spans(environ: Mapping[str, str], say: Callable[[str], None]) -> Spans | Non
     except ImportError:
         say(INSTALL.format(variable=asked_for(environ)))
     except Exception as error:
-        say(f"rlm sends no spans: {' '.join(str(error).split())[:300] or type(error).__name__}.")
+        why = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        say(f"rlm sends no spans: {why}.")
     return None
 
 

@@ -66,12 +66,19 @@ class Screen:
         drawn = f"{_REST_OF_LINE}\r\n".join(map(self._painted, shown))
         if drawn == self._drawn and size == self._size and not above:
             return
-        rows = (row for line in above for row in by_words(line, size[0]))
-        told = "".join(f"{self._painted(row)}{_REST_OF_LINE}\r\n" for row in rows)
+        told = "".join(f"{row}{_REST_OF_LINE}\r\n" for row in self._rows_of(above, size[0]))
         begin = self._blank(size[0]) if told or size != self._size else self._top(size[0])
         self._write(f"{_AT_ONCE}{_HIDE}{begin}{told}{_NO_WRAP}{drawn}{_REST_OF_LINE}{_REST}{_WRAP}{_SHOWN}")
         self._widths = [Segment.get_line_length(line) for line in shown]
         self._drawn, self._size, self._hidden = drawn, size, True
+
+    def tell(self, lines: Sequence[Line]) -> None:
+        """Write lines that stay at the cursor, where there is no frame."""
+        if lines:
+            self._write("".join(f"{row}\r\n" for row in self._rows_of(lines, self.size()[0])))
+
+    def _rows_of(self, lines: Sequence[Line], columns: int) -> Iterator[str]:
+        return (self._painted(row) for line in lines for row in by_words(line, columns))
 
     def clear(self) -> None:
         """Take the frame away; the cursor is shown, where it began."""

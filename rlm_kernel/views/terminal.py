@@ -107,7 +107,10 @@ class TerminalView:
                 self.away.set()
                 return
             if not _in_foreground(self._stream):
-                self.fresh = True  # a shell has the terminal meanwhile
+                # A shell has the terminal meanwhile, or `timeout` in a script has made this a background job:
+                # no frame, but the lines that stay.
+                self._screen.tell(self._taken())
+                self.fresh = True
                 return
             if self.fresh:
                 self._screen.forget()

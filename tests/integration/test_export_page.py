@@ -84,7 +84,7 @@ def test_html_out_of_order_stays_in_its_place(browser: Browser) -> None:
 def plain_page(tmp_path: Path) -> Path:
     calls = (call(1), call(2, answer=None, error="The model timed out.", error_type="ModelError"))
     story = [
-        CellFinished(1, result("turn-01-a", "x", outputs=[stream("all\n")], calls=calls))
+        CellFinished(1, result("turn-01-a", "x", outputs=[stream("all İİ behind\n")], calls=calls))
         if isinstance(event, CellFinished) and event.result.cell_id == "turn-01-a"
         else event
         for event in STORY
@@ -108,6 +108,9 @@ def test_a_search_finds_what_is_folded_and_goes_from_hit_to_hit(browser: Browser
     page.get_by_text("1 of 1", exact=True).wait_for()
     assert folded.evaluate("one => one.open")
     assert page.locator(".here").inner_text().count("timed out") >= 1
+    page.fill("#find", "BEHIND")
+    page.press("#find", "Enter")
+    assert page.evaluate("[...CSS.highlights.get('found')].join()") == "behind"
     page.fill("#find", "count")
     page.press("#find", "Enter")
     assert page.inner_text("#found").startswith("1 of")

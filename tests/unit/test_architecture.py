@@ -38,6 +38,7 @@ ROOMS = (
 BESIDE = {
     "bounded",
     "checked",
+    "columns",
     "config",
     "errors",
     "sanitize",

@@ -7,12 +7,15 @@
   let blocks = null, hits = [], at = -1, due = 0, marked = null, looked = "";
   form.hidden = false;
 
+  // As long as it was: "İ" has two small letters, and what comes behind it would be looked for one further.
+  const small = (text) => text.toLowerCase().length === text.length ? text.toLowerCase()
+    : text.replace(/./gsu, (one) => one.toLowerCase().length === one.length ? one.toLowerCase() : one);
   const all = () => blocks ??= [...document.querySelectorAll("[data-find]")].map(
-    (node) => [node, node.textContent.toLowerCase()]);
+    (node) => [node, small(node.textContent)]);
 
   function look() {
     clearTimeout(due);
-    const wanted = looked = field.value.toLowerCase().trim();
+    const wanted = looked = small(field.value).trim();
     hits = [];
     at = -1;
     unmark();
@@ -66,7 +69,7 @@
   field.addEventListener("input", () => { clearTimeout(due); due = setTimeout(look, 200); });
   form.addEventListener("submit", (event) => { event.preventDefault(); });
   field.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") { event.preventDefault(); if (looked !== field.value.toLowerCase().trim()) look(); else go(at + (event.shiftKey ? -1 : 1)); }
+    if (event.key === "Enter") { event.preventDefault(); if (looked !== small(field.value).trim()) look(); else go(at + (event.shiftKey ? -1 : 1)); }
     if (event.key === "Escape") { field.value = ""; look(); }
   });
   document.getElementById("next").addEventListener("click", () => go(at + 1));

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.cli._consent import approval_in, calls_in, consent_in
+from rlm_kernel.cli._consent import approval_in, asking_in, calls_in, consent_in
 from rlm_kernel.engine.approval import Expected
 from rlm_kernel.sandbox.grants import Consent
 from rlm_kernel.views.live import LiveView
@@ -154,6 +154,11 @@ def test_where_nobody_can_be_asked_there_is_no_question(
     with open(os.devnull, "w") as nothing:
         monkeypatch.setattr("sys.stderr", nothing)
         assert consent_in(LiveView()) is None
+    monkeypatch.setattr("sys.stderr", terminal.stderr)
+    monkeypatch.setenv("CI", "true")
+    assert not any(asking_in(LiveView()).values())
+    monkeypatch.setenv("CI", "false")
+    assert all(asking_in(LiveView()).values())
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def write(
     prompts: str = "full",
     end: bool = True,
     word: str = "Classify ",
+    words: str = "I look.",
     **more: Any,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +72,8 @@ def write(
         {"role": "system", "content": "You are an RLM."},
         {"role": "user", "content": "How many? It is long."},
     ]
-    reply = Completion("I look.\n```repl\nx\n```", "openai/root", Usage(100, 20, 5), 0.5, 2.5)
-    tell(writer, [TurnReplied(1, reply, "I look.", "How many?", first), CellStarted("turn-01-a", 1, "x = 1")])
+    reply = Completion(f"{words}\n```repl\nx\n```", "openai/root", Usage(100, 20, 5), 0.5, 2.5)
+    tell(writer, [TurnReplied(1, reply, words, "How many?", first), CellStarted("turn-01-a", 1, "x = 1")])
     made = []
     for number in range(1, calls + 1):
         prompt = f"{word * 100}{number}"
@@ -100,6 +101,14 @@ def test_show_has_question_answer_words_code_outputs_and_counts(rlm: Run, tmp_pa
     assert "line 50" not in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+
+
+def test_show_has_the_models_words_as_it_said_them(rlm: Run, tmp_path: Path) -> None:
+    trace = write(tmp_path / "t.ipynb", words="# Plan\n\nI count <title> tags & ![marks], from $5 to $9.")
+    for shown in (("show", trace), ("export", trace, "--html"), ("export", trace, "--md")):
+        assert "&amp;lt;" not in (out := rlm(*shown).stdout)
+        assert "<span>&#36;" not in out
+    assert "# Plan\n\nI count <title> tags & ![marks], from $5 to $9.\n" in rlm("show", trace).stdout
 
 
 def test_show_takes_the_last_trace_where_none_is_named(
@@ -393,6 +402,7 @@ async def test_a_terminal_has_a_pager_that_can_be_left(tmp_path: Path) -> None:
     assert "paged" in left.text
     assert "rlm:" not in left.text
     assert "Traceback" not in left.text
+    assert "paged" not in (await in_terminal(trace, PAGER=str(program), CI="true")).text
 
 
 async def test_a_pager_that_is_not_there_costs_nothing(tmp_path: Path) -> None:

@@ -77,6 +77,18 @@ def test_what_languages_write_stays() -> None:
     assert printable("e" + "\u0301" * 9 + "x") == "e" + "\u0301" * 8 + "\N{REPLACEMENT CHARACTER}x"
 
 
+def test_joiners_stay_where_spelling_has_them_and_nowhere_else() -> None:
+    for text in (
+        "می\u200cخواهم کتاب\u200cها را",
+        "क्\u200dष র\u200d্য ශ්\u200dරී ന്\u200d",
+        "👩\u200d👩\u200d👧\u200d👦 👁️\u200d🗨️ 🧑🏽\u200d🚀 ❤️\u200d🔥 🏃\u200d♀️",
+    ):
+        assert printable(text) == text
+    for text in ("pay\u200dpal", "a\u200cb", "👩\u200da", "ب\u200c\u200c\u200dب", " \u200d"):
+        assert printable(text) != text
+        assert "\u200d" not in printable(text).replace("ب\u200d", "")
+
+
 def test_long_texts_take_no_more_than_their_length() -> None:
     started = time.monotonic()
     assert len(printable("x" * 10_000_000)) == 10_000_000

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from rlm_kernel.report.diff import difference, unified
 from rlm_kernel.report.listing import Wanted, instant, listing, sums
-from rlm_kernel.report.markdown import markdown
+from rlm_kernel.report.markdown import markdown, quoted
 from rlm_kernel.trace.reader import TraceFile, read_trace
 from rlm_kernel.trace.schema import ParentMeta
 from rlm_kernel.trace.writer import NotebookWriter
@@ -75,6 +75,16 @@ def test_children_and_copies_are_counted_once_and_others_are_passed_over(tmp_pat
     assert len(listing(tmp_path, Wanted(text="about 5")).rows) == 3
     assert listing(tmp_path, Wanted(since=instant("2026-02"))).rows == []
     assert len(listing(tmp_path, Wanted(until=instant("2026-01-02", end=True))).rows) == 3
+
+
+def test_a_quote_mentions_nobody_and_code_in_it_stays() -> None:
+    text = (
+        "Ask @octocat or (@org/team), a.b@c.example.\n`@cache` and ``@x ` @y`` @z\n```\n@property\n```\n@me"
+    )
+    assert quoted(text) == (
+        "> Ask @\u2060octocat or (@\u2060org/team), a.b@c.example.\n> `@cache` and ``@x ` @y`` @\u2060z\n"
+        "> ```\n> @property\n> ```\n> @\u2060me"
+    )
 
 
 def test_nothing_of_a_strangers_trace_leaves_its_place_in_markdown(tmp_path: Path) -> None:

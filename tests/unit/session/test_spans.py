@@ -384,6 +384,22 @@ async def test_a_receiver_that_is_dead_or_hangs_delays_nothing(
         hang.set()
 
 
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "localhost:4318"])
+async def test_that_no_span_arrives_is_told_once(endpoint: str, sending: pytest.MonkeyPatch) -> None:
+    sending.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    sending.setattr(logging.getLogger(), "handlers", [])  # as in a program that keeps no log
+    lines: list[str] = []
+    listener = await with_spans(None, lines.append)
+    assert listener is not None
+    for _ in range(2):
+        for event in run(*called()):
+            listener(event)
+        otel.flush(0.5)
+    (line,) = lines
+    assert line.startswith("Sending spans failed: ")
+    assert endpoint.removeprefix("http://127.0.0.1:") in line
+
+
 @pytest.mark.parametrize(
     ("environ", "told"),
     [

@@ -277,14 +277,32 @@ def test_colours_are_the_terminals_own(shown: Shown) -> None:
         assert code not in written, "fixed, or not to be read on light or on dark"
 
 
-@pytest.mark.parametrize("term", ["dumb", "unknown", "DUMB"])
-def test_a_terminal_that_moves_no_cursor_gets_plain_lines(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", term)
+@pytest.mark.parametrize("name", ["TERM=dumb", "TERM=unknown", "TERM=DUMB", "CI=true", "CI=1"])
+def test_a_terminal_that_moves_no_cursor_or_has_nobody_before_it_gets_plain_lines(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*name.split("="))
     terminal = Seen()
     with LiveView(stream=terminal) as view:
         for event in replied():
             view(event)
     assert terminal.getvalue() == "turn 1: root model replied in 2.0 s\n"
+
+
+def test_in_the_background_there_are_the_lines_of_turns_and_no_frame(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_foreground = False
+    monkeypatch.setattr("rlm_kernel.views.terminal._in_foreground", lambda _stream: in_foreground)
+    shown.terminal.write("$ ls")
+    rows = shown.tell(*replied(), CellStarted("turn-01-a", 1, "x"), CellFinished(1, result("turn-01-a")))
+    assert rows == ["$ ls"]
+    rows = shown.tell(TurnStarted(2))
+    assert rows[0].startswith("$ lsturn 1 · 1 s")
+    assert len(rows) == 1
+    assert shown.terminal.cursor_shown
+    in_foreground = True
+    assert shown.tell(TurnPiece(2, "I look", thought=False))[1].startswith("turn 2 · ")
 
 
 def test_a_terminal_of_another_encoding_gets_characters_that_it_has() -> None:

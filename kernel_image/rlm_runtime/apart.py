@@ -69,6 +69,7 @@ class _Found:
         self.names: list[str] = []
         self._tables: list[tuple[str, bytearray, list[str]]] = []
         self._lost: list[str] = []
+        self._lacks: dict[str, str] = {}
 
     @property
     def begun(self) -> int:
@@ -100,6 +101,8 @@ class _Found:
             self._tables.append((self._name(str(told)), bytearray(), []))
         elif kind == writer.NOTE:
             self._tables[-1][2].append(told[:_REASON])
+        elif kind == writer.LACK:
+            self._lacks[self._tables[-1][0]] = told[:_REASON]
         elif kind == writer.LOST:
             self.lose(told[:_REASON])
         elif kind == writer.FAILED:
@@ -119,25 +122,29 @@ class _Found:
 
     def read(self) -> Read:
         """The whole. Raises Unreadable where all was lost."""
+        for name, text, notes in self._tables:
+            if text and name in self._lacks:
+                notes.append(self._lacks.pop(name))
         kept = [
             (name, Read(text.decode("utf-8", "replace"), lacks=tuple(notes)))
             for name, text, notes in self._tables
             if text
         ]
+        empty = tuple(f"{name}: {lacks}" for name, lacks in self._lacks.items())  # as they have no rows
         if self._lost and not kept:
             raise Unreadable(
                 f"nothing in it can be read; {self._lost[0]}. Save what you need of it as .csv, and "
                 f"name that."
             )
         if not kept:
-            return Read("", lacks=("there is nothing in its tables",))
+            return Read("", lacks=empty or ("there is nothing in its tables",))
         lost = "; ".join(self._lost[:_LISTED]) + ("; …" if len(self._lost) > _LISTED else "")
         lacks = (
             (f"{len(self._lost):,} of {len(self.names):,} tables in it left out ({lost})",) if lost else ()
         )
         if len(kept) == 1 and not lost:
-            return kept[0][1]
-        return Read("", lacks=lacks, parts=tuple(kept))
+            return kept[0][1]._replace(lacks=(*kept[0][1].lacks, *empty))
+        return Read("", lacks=(*lacks, *empty), parts=tuple(kept))
 
 
 @contextlib.contextmanager

@@ -201,16 +201,27 @@ _NOTHING = (
 def FINAL_VAR(name: Any) -> None:
     """Deliver the value of the variable of that name (or the value itself) and end the cell."""
     variables = _shell[0].user_ns
-    if not isinstance(name, str):
+    if not isinstance(name, str) or _is_value(name):
+        _as_text.update([name] if isinstance(name, str) else [])
         FINAL(name)
     name = name.strip(" \t\n`'\"")
     if name not in variables:
         close = difflib.get_close_matches(name, _made_names(), 3)
         hint = f" Did you mean {' or '.join(close)}?" if close else " SHOW_VARS() lists what there is."
+        hint += " FINAL(value) delivers a value."
         raise NameError(f"FINAL_VAR: no variable named {name[:80]!r}.{hint}")
     value = _names[0].value(name)
     _as_text.update([value] if isinstance(value, str) else [])
     FINAL(value)
+
+
+def _is_value(text: str) -> bool:
+    """Whether a text is what a variable holds, and no name of one: FINAL_VAR(result) says which is meant."""
+    if text.strip(
+        " \t\n`'\""
+    ).isidentifier():  # Python keeps one of each: whether it is the same tells nothing
+        return False
+    return any(_shell[0].user_ns[name] is text for name in _made_names())
 
 
 def _could_mean_variable(text: str) -> bool:

@@ -22,6 +22,8 @@ _AT_A_TIME = 16
 _LONG = 20_000
 """Characters of a value that is not looked into."""
 _SECONDS = 0.3
+_OF_ITS_OWN = 3
+"""The version of pandas from which on text has a type of its own."""
 _SHOWN = 80
 """Characters of a value."""
 
@@ -55,6 +57,32 @@ def never_equal(cell: ast.AST, variables: Mapping[str, Any]) -> Iterator[tuple[C
         told = list(_told(one, tables, until))
         if None not in told and (said := next(filter(None, told), None)):
             yield one, said
+
+
+def text_is_no_object(cell: ast.AST) -> Iterator[tuple[str, str]]:
+    """A comparison with the type that text had in pandas before 3: now no column of text has it."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or int(pandas.__version__.partition(".")[0]) < _OF_ITS_OWN:
+        return
+    for node in ast.walk(cell):
+        if (
+            isinstance(node, ast.Compare)
+            and len(node.ops) == 1
+            and isinstance(node.ops[0], ast.Eq | ast.NotEq)
+        ):
+            sides = node.left, node.comparators[0]
+            objects = any(_text(side) in ("object", "O") or _is_object(side) for side in sides)
+            if objects and any(isinstance(side, ast.Attribute) and side.attr == "dtype" for side in sides):
+                yield (
+                    "dtype",
+                    "In this pandas, columns of text have the dtype str, not object: "
+                    "pd.api.types.is_string_dtype(column) is True for them.",
+                )
+                return
+
+
+def _is_object(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "object"
 
 
 def _told(one: Compared, tables: Iterable[Any], until: float) -> Iterator[str | None]:

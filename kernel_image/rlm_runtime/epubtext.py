@@ -9,7 +9,8 @@ from typing import IO, Any
 from urllib.parse import unquote, urldefrag
 
 from rlm_runtime.unpacking import TooMuch, Unreadable
-from rlm_runtime.wordtext import Parts, name_of
+from rlm_runtime.wordtext import Parts
+from rlm_runtime.xmlwalk import name_of
 
 _LIST = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"

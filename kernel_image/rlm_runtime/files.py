@@ -22,6 +22,7 @@ from rlm_runtime import (
     labels,
     look,
     memory,
+    missed,
     packing,
     remarks,
     wire,
@@ -446,7 +447,10 @@ def grep(
         raise ValueError(
             f"bad pattern {pattern!r}: {error}. Use regex=False to search for it as it stands."
         ) from None
-    return search(chosen(name), found, limit, before, after)
+    hits = search(chosen(name), found, limit, before, after)
+    if not hits and regex and isinstance(pattern, str) and (told := missed.as_elsewhere(pattern)):
+        print(f"Note: {told}")
+    return hits
 
 
 def chunks(size: int, overlap: int = 0, name: str | None = None) -> Iterator[str]:

@@ -233,6 +233,7 @@ def _table(text: Any, lines: list[str], cut: bool, name: str, *, whole: bool) ->
     if whole:
         seen = list(table.records(_lines(text), say=remarks.append))
     else:
+        remarks += [table.short()] if table.short() else []
         seen = [dict(zip(table.names, row, strict=False)) for row in table.sample]
         places = enumerate(_places(text))
         seen += [row for number, place in places for row in table.rows_of(place, first=not number)]
@@ -278,14 +279,17 @@ def _sections(lines: list[str]) -> _Form | None:
 
 
 def _read_sections(text: str) -> list[Record]:
-    # As they stand: no names in lower case, no %(name)s filled in, no section that gives its values to
-    # others.
+    # As they stand: names keep their case, %(name)s is not filled in, no section gives values to others.
     parser = configparser.ConfigParser(
         interpolation=None, strict=False, default_section="", allow_no_value=True
     )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(text)
-    return [{"section": name, **parser[name]} for name in parser.sections()]
+    try:
+        parser.read_string(text)
+    except AttributeError as error:  # its own mistake, where lines go on below a key without a value
+        raise configparser.Error("lines go on below a key without a value") from error
+    found = [(name, parser[name].items()) for name in parser.sections()]
+    return [{"section": name} | {key: value or "" for key, value in items} for name, items in found]
 
 
 def _alike(text: Any) -> _Form | None:
@@ -295,7 +299,6 @@ def _alike(text: Any) -> _Form | None:
     found = loglines.layout(seen)
     if found is None:
         return None
-
     remarks: list[str] = []
     try:
         entries = [entry for place in places for entry in logentries.entries(place, found, remarks.append)]

@@ -36,6 +36,8 @@ _CHARACTERS = re.compile(
     "[\u00a0\u2000-\u200f\u2010-\u2015\u2018-\u201f\u2028-\u202f\u2032\u2033\u2060\u2212\u3000\ufeff\uff01-\uff5e]"
 )
 """Quotes, dashes, spaces and the like that text has, and code has not."""
+_DELIVERS = frozenset({"SUBMIT", "submit", "final_answer", "FINAL_ANSWER", "FinalAnswer", "finish"})
+"""What delivers the answer elsewhere."""
 _SHOWN = 5
 _TEXT_METHODS = frozenset(name for name in dir(str) if not name.startswith("_"))
 _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
@@ -55,6 +57,8 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
     if isinstance(error, NameError) and type(error.name) is str:
         if error.name in _OTHER_LANGUAGES:
             return f"In Python that is `{_OTHER_LANGUAGES[error.name]}`. json.loads(text) reads JSON."
+        if error.name in _DELIVERS:
+            return "FINAL(value) delivers the answer here."
         if how := _IMPORTS.get(error.name) or (
             f"import {error.name}" if error.name in sys.stdlib_module_names else ""
         ):
@@ -68,6 +72,12 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
             "of Python's own modules."
             " llm_query asks a model."
         )
+    if isinstance(error, ImportError) and error.name in sys.stdlib_module_names:
+        return _OLDER
+    if (module := re.match(r"module '(\w+)[\w.]*' has no attribute", said)) and module[
+        1
+    ] in sys.stdlib_module_names:
+        return _OLDER
     if isinstance(error, FileNotFoundError):
         if _raised_in(error) == "subprocess":
             return "There is no such program here. Do it in Python."
@@ -89,6 +99,7 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
 
 
 _NO_SLICE = "unhashable type: 'slice'"
+_OLDER = f"This is Python {sys.version_info[0]}.{sys.version_info[1]}, which does not have it."
 _PICKLE = (
     "Another process gets functions by their name: write a `def` outside of others. Threads "
     "(ThreadPoolExecutor) take any."
@@ -154,7 +165,7 @@ def _wrong_type(said: str, context: Any) -> str:
                 f"A str has no names to look things up by. `context` is one str{_form(context)}: parse "
                 "it first."
             )
-    if missing and missing[1] == "Hit":
+    if (missing and missing[1] == "Hit") or "tuple indices must be integers or slices, not str" in said:
         return (
             "What grep finds has .text (the line), .line (its number), .file, .match, .start (its place in "
             "the text) and .around(n)."

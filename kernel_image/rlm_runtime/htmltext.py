@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from rlm_runtime.ordinals import letters, roman
 
 _BLOCKS = frozenset((
     "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog",
@@ -44,6 +46,15 @@ _EMPTY = frozenset(
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 _INVISIBLE = {0xA0: " ", 0xAD: None, 0x200B: None}
 """A space that does not break is a space; what only marks where a word may be broken is nothing."""
+_MARKS: dict[str, Callable[[int], str]] = {
+    "a": letters,
+    "A": lambda number: letters(number).upper(),
+    "i": roman,
+    "I": lambda number: roman(number).upper(),
+}
+"""How the items of a list are numbered that says so."""
+_NO_MARKS = re.compile(r"list-style(?:-type)?\s*:[^;]*\bnone\b", re.IGNORECASE)
+_POWER = re.compile(r"[-+\u2212]?[0-9]")
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _WIDE_CELL = 8
 """Lines of a cell from which on a table is there for the layout of a page."""
@@ -85,9 +96,14 @@ class _Lines:
         self._space = False
         self.whole = False
         """Its lines must stay lines."""
+        self.mark = ""
+        """What stands before the next text: the number of an item."""
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, *, raised: bool = False) -> None:
+        """`raised`: it stands above the line, so that 10 and 6 are no 106."""
         text = _SPACE.sub(" ", text).translate(_INVISIBLE)
+        if raised and self._line and not self._space and _POWER.match(text):
+            text = f"^{text}"
         if not text:
             return
         if text[0] == " " or self._space:
@@ -95,13 +111,20 @@ class _Lines:
             self._space = True
         if not text:
             return
+        self._begin()
         if self._space and self._line:
             self._line.append(" ")
         self._space = text[-1] == " "
         self._line.append(text.rstrip(" ") if self._space else text)
 
+    def _begin(self) -> None:
+        if self.mark:
+            self._line.append(self.mark)
+            self.mark, self._space = "", False
+
     def add_kept(self, text: str) -> None:
         """Text whose white space counts."""
+        self._begin()
         first, *more = text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).split("\n")
         self._line.append(first)
         for line in more:
@@ -163,6 +186,27 @@ class _Row:
         return ["".join(line).rstrip("\t")] if any(cell.done for _, cell in self.cells) else []
 
 
+class _List:
+    """A list of items, which are numbered if it is one that is."""
+
+    def __init__(self, name: str, attributes: Any) -> None:
+        self._written = _MARKS.get(attributes.get("type") or "", str)
+        self._back = attributes.get("reversed") is not None
+        start = _whole(attributes.get("start"))
+        shown = name == "ol" and not _NO_MARKS.search(attributes.get("style") or "")
+        self._numbered = shown and not (self._back and start is None)  # where that begins is told by its end
+        self._next = 1 if start is None else start
+
+    def mark(self, attributes: Any) -> str:
+        """What stands before the next item."""
+        if not self._numbered:
+            return ""
+        given = _whole(attributes.get("value"))
+        number = self._next if given is None else given
+        self._next = number + (-1 if self._back else 1)
+        return f"{self._written(number)}. "
+
+
 class _Page:
     """What the parser tells of the page, tag by tag."""
 
@@ -171,6 +215,8 @@ class _Page:
         self._rows: list[_Row] = []
         self._kept = 0
         self._unseen: list[str] = []
+        self._lists: list[_List] = []
+        self._raised = 0
         self._fresh = False
 
     def start(self, tag: Any, attributes: Any) -> None:
@@ -189,6 +235,8 @@ class _Page:
             self._cell(attributes)
         elif name in _BLOCKS:
             self._block(name)
+            self._count(name, attributes)
+        self._raised += name == "sup"
         if name in _KEPT_SPACE:
             self._kept += 1
             self._fresh = True
@@ -205,6 +253,13 @@ class _Page:
             if len(self._lines) > 1:
                 self._lines[-1].whole = True
             self._rows.append(_Row(len(self._lines)))
+
+    def _count(self, name: str, attributes: Any) -> None:
+        """Lists begin, and their items get numbers."""
+        if name in ("ol", "ul", "menu", "dir"):
+            self._lists.append(_List(name, attributes or {}))
+        elif name == "li" and self._lists:
+            self._lines[-1].mark += self._lists[-1].mark(attributes or {})  # after that of the item around it
 
     def _cell(self, attributes: Any) -> None:
         if not self._rows:
@@ -235,6 +290,12 @@ class _Page:
             return
         if name in _KEPT_SPACE and self._kept:
             self._kept -= 1
+        if name == "sup" and self._raised:
+            self._raised -= 1
+        if name in ("ol", "ul", "menu", "dir") and self._lists:
+            self._lists.pop()
+        if name == "li":
+            self._lines[-1].mark = ""
         if name in ("td", "th"):
             if self._rows:
                 self._end_cell()
@@ -250,7 +311,7 @@ class _Page:
         if self._unseen:
             return
         if not self._kept:
-            self._lines[-1].add(text)
+            self._lines[-1].add(text, raised=self._raised > 0)
             return
         if self._fresh and text.startswith("\n"):
             text = text[1:]
@@ -277,6 +338,10 @@ def _hidden(attributes: Any) -> bool:
         (attributes.get("hidden", "until-found") != "until-found")
         or bool(_HIDDEN_STYLE.search(attributes.get("style") or ""))
     )
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", text) else None
 
 
 def _number(attributes: Any, name: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from rlm_runtime import compared, labels, missed
+from rlm_runtime import compared, labels, missed, overnames
 from rlm_runtime.files import files
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _SHORT = 80
 _FILES = 1_000
 _DELIVERS = re.compile(r"\s*FINAL(?:_VAR)?\(\s*(['\"]?)(\w+)\1\s*\)\s*$")
 _SEARCHES = ("search", "match", "fullmatch")
+_LOOKS = re.compile(r"[=!]=|\bin\b")
+"""What a cell has that looks for something."""
 _SET_UP = ("load_files(", "paths = ", "question = ")
 
 
@@ -36,7 +38,7 @@ class LastCell:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._told: set[compared.Compared] = set()
+        self._told: set[compared.Compared | str] = set()
 
     def hint(self, error: BaseException, code: str) -> str:
         """One or two sentences; "" where there is nothing to say."""
@@ -55,7 +57,7 @@ class LastCell:
     def after(self, result: ExecutionResult) -> None:
         """Print what is to be told of a cell that raised nothing: each thing once in a session."""
         code = result.info.raw_cell or ""
-        if result.error_in_exec is not None or "==" not in code:
+        if result.error_in_exec is not None or not _LOOKS.search(code):
             return
         with contextlib.suppress(Exception):  # values of a cell's own classes do what they want
             for said in self._remarks(code):
@@ -63,7 +65,14 @@ class LastCell:
 
     def _remarks(self, code: str) -> Iterator[str]:
         cell = _parsed(code[:_LOOKED_AT])
-        for one, said in compared.never_equal(cell, self._shell.user_ns) if cell else ():
+        if cell is None:
+            return
+        variables = self._shell.user_ns
+        for one, said in itertools.chain(
+            compared.never_equal(cell, variables),
+            compared.text_is_no_object(cell),
+            overnames.looked_for(cell, variables),
+        ):
             if one not in self._told:
                 self._told.add(one)
                 yield said

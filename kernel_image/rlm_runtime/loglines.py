@@ -99,6 +99,8 @@ CONTINUED = re.compile(
     r"[\w.$]+(?:Error|Exception|Interrupt|Exit)\b"
 )
 """How lines begin that belong to the entry before them."""
+_COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""What a program writes to a terminal to change colours, or to clear a line."""
 _LEAST = 8
 """Lines, to tell what varies."""
 _LONGEST = 2_000
@@ -135,6 +137,7 @@ class Layout(NamedTuple):
 
         None for a line that is none.
         """
+        line = _plain(line)
         for number, pattern in enumerate(self.patterns):
             if match := pattern.fullmatch(line):
                 parts = {
@@ -157,7 +160,7 @@ def layout(lines: Sequence[str]) -> Layout | None:
     or the word before it, `pid` and `tag` in brackets, else `word`, `number` or `quoted`. Where the lines
     begin to differ in kind, the rest is `message`.
     """
-    lines = [line for line in lines if not CONTINUED.match(line)]
+    lines = [line for line in map(_plain, lines) if not CONTINUED.match(line)]
     if len(lines) < _LEAST or any(len(line) > _LONGEST for line in lines):
         return None
     for known in _WELL_KNOWN:
@@ -188,6 +191,11 @@ def _layout(used: Sequence[Sequence[_Token]], names: dict[int, str], *, whole: b
     figures = [name for place, name in names.items() if used[place][0].kind not in ("date", "time")]
     sign = _SIGNS.get(used[surely][0].kind) or re.compile(rf"\b{re.escape(used[surely - 1][0].text)}")
     return Layout([re.compile(pattern) for pattern in patterns], named, figures, sign)
+
+
+def _plain(line: str) -> str:
+    """The line without colours: they stand between its parts, and look like parts."""
+    return _COLOURS.sub("", line).rstrip() if "\x1b" in line else line
 
 
 def _most(rows: list[list[_Token]]) -> list[list[_Token]]:

@@ -105,7 +105,7 @@ def describe(value: Any, name: str, *, from_files: bool) -> dict[str, Any]:
     if len(texts) > 1:
         return told | _of_several(value, texts, from_files=from_files)
     single = value if isinstance(value, Text) and not isinstance(value, Picture) else None
-    return told | {"form": forms.form(single, name) if single is not None else ""}
+    return told | {"form": _form(single, name) if single is not None else ""}
 
 
 def _of_several(value: Any, texts: Mapping[str, Text], *, from_files: bool) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
             continue
         left -= cost
         waiting.append(labels)
-        told = forms.form(text, label, several=True)
+        told = _form(text, label, several=True)
         if not told:
             continue
         what = re.split(r"; (?:rows|data|for row)\b", told, maxsplit=1)[0]
@@ -191,6 +191,14 @@ def _forms(texts: Mapping[str, Text], kinds: Sequence[Sequence[str]]) -> dict[st
             seen.add(what)
             found[label[:_LABEL]] = told[:_FORM]
     return found
+
+
+def _form(text: Text, name: str, *, several: bool = False) -> str:
+    """The form of a text; "" if it cannot be told: no text is worth the whole first look."""
+    try:
+        return forms.form(text, name, several=several)
+    except Exception:
+        return ""
 
 
 def whole(value: Any, limit: int, *, from_files: bool) -> list[list[str]] | None:

@@ -360,6 +360,9 @@ def _payload(part: Message) -> bytes:
 
 
 def _file_name(part: Message) -> str:
+    for header, value in part.raw_items():
+        if header.lower() in ("content-disposition", "content-type") and not str(value).isascii():
+            part.replace_header(header, _decoded(str(value).encode("utf-8", "surrogateescape"), ""))
     name = _header(str(_safe(part.get_filename) or ""))
     return name.replace("\\", "/").rpartition("/")[2]
 

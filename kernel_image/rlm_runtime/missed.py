@@ -12,6 +12,14 @@ _SEARCHES = frozenset({"grep", "search", "match", "fullmatch", "findall", "findi
 _NO_WORDS = re.compile(r"\\.|\(\?[a-zA-Z-]+\)|\[[^\]]*\]|\{[^}]*\}")
 """Of a pattern: what is no word of the text."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
+_OTHERS = (
+    (r"\\\|", r"`\|` is the character |, and `|` means `or`"),
+    (r"\[\[:\w+:\]", r"sets such as `[[:digit:]]` are not known: write `[0-9]` or `\d`"),
+    (r"\\[<>]", r"`\<` and `\>` are the characters < and >: write `\b`"),
+)
+"""What patterns of other programs have, and what it is in Python's."""
+_OVER_LINES = re.compile(r"(?:\\n|\n).")
+_SETS = re.compile(r"\[\^?\]?[^\]]*\]")
 _MOST_WORDS = 8
 _MOST_CHARS = 64 << 20
 """Characters of a text that is looked through."""
@@ -32,6 +40,16 @@ def line_with_words(cell: ast.AST, context: Any) -> str:
                 return (
                     f"No line fits {pattern[:100]!r}, but one has these words: {line!r}. Correct the pattern."
                 )
+    return ""
+
+
+def as_elsewhere(pattern: str) -> str:
+    """What of a pattern that found nothing means something else in other programs; "" for none."""
+    for sign, told in _OTHERS:
+        if re.search(sign, pattern):
+            return f"grep takes Python's patterns, in which {told}."
+    if _OVER_LINES.search(_SETS.sub("", pattern)):
+        return "grep looks at each line alone. re.finditer(pattern, text) finds what goes over several."
     return ""
 
 

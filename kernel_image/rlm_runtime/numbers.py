@@ -50,6 +50,7 @@ _CODE = re.compile(r"[+-]?0[0-9]+")
 """Digits that are no number: a ZIP code, a key."""
 _VERSION = re.compile(r"version|release|\bver\b", re.IGNORECASE)
 """Names of columns in which 1.10 is not 1.1."""
+_LIKE_VERSION = re.compile(r"([0-9]{1,2})(?:\.([0-9]{1,3}))?")
 _KEPT = 10_000
 """Numbers of a column that are made once for all rows."""
 _LOOKED_AT = 200
@@ -166,6 +167,10 @@ def columns(
         looks = _Looks.of(values(name), plain=plain)
         if looks is None or (_VERSION.search(name) and any("." in value for value in looks.distinct)):
             continue
+        if _PLAIN in looks.styles and (pair := _versions(looks.distinct)):
+            told = f"{name}: all of it is text, as {pair[0]!r} and {pair[1]!r} may be versions"
+            found[name] = Column(None, told, note=True)
+            continue
         if looks.in_doubt():
             doubtful[name] = looks
             continue
@@ -275,6 +280,27 @@ class _Looks(NamedTuple):
             return "", False
         shown = min(sorted(others), key=len)[:60]
         return f"{name}: {count:,} of {total:,} are text, such as {shown!r}, so all of it is text", True
+
+
+def _versions(values: set[str]) -> tuple[str, str] | None:
+    """Two of the values that show that they may be versions, or numbers of chapters, such as 3.9 and 3.10: no
+    program writes numbers with a zero at the end beside others with fewer decimals. None where nothing does.
+    """
+    shortest: dict[str, str] = {}
+    zeros: list[tuple[str, str]] = []
+    for value in values:
+        found = _LIKE_VERSION.fullmatch(value)
+        if found is None:
+            return None
+        whole, decimals = found[1], found[2] or ""
+        if decimals and (whole not in shortest or len(value) < len(shortest[whole])):
+            shortest[whole] = value
+        if len(decimals) > 1 and decimals[-1] == "0" and decimals.strip("0"):
+            zeros.append((whole, value))
+    for whole, value in sorted(zeros):
+        if len(other := shortest[whole]) < len(value) and (whole != "0" or value.rstrip("0") in values):
+            return other, value
+    return None
 
 
 def _loses(number: re.Match[str]) -> bool:

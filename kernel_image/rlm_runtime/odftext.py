@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from rlm_runtime.unpacking import Unreadable
-from rlm_runtime.wordtext import Parts, child_of, name_of, value_of
+from rlm_runtime.wordtext import Parts
+from rlm_runtime.xmlwalk import child_of, name_of, value_of
 
 _DEEP = 200
 _SKIPPED = frozenset(

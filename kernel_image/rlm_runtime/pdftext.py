@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Iterator
 from typing import IO, Any
 
 from rlm_runtime.unpacking import Unreadable
@@ -15,6 +16,8 @@ from rlm_runtime.unpacking import Unreadable
 _NO_TEXT = "[no text on this page]"
 _SCAN = "[no text: this page is a picture, or empty]"
 _LISTED = 10
+_NAMELESS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]|(?<=[^\W\d_])[\ue000-\uf8ff](?=[^\W\d_])")
+"""Characters of which the file does not say which they are."""
 _ROOT = re.compile(rb"(\d+)\s+(\d+)\s+obj\b(?:(?!endobj).){0,2000}?/Type\s*/Catalog\b", re.DOTALL)
 
 
@@ -34,6 +37,7 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
     texts: list[str] = []
     bare: list[int] = []
     failed: list[int] = []
+    nameless: list[int] = []
     size = 0
     for number in range(1, count + 1):
         try:
@@ -42,6 +46,8 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
             failed.append(number)
             text = f"[this page could not be read: {type(error).__name__}: {str(error)[:200]}]"
         else:
+            text, unknown = _NAMELESS.subn("\N{REPLACEMENT CHARACTER}", text)
+            nameless += [number] if unknown else []
             if not text.strip():
                 bare.append(number)
                 text = ""
@@ -53,19 +59,31 @@ def pdf_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
     if failed and len(failed) == len(texts):
         raise Unreadable(f"none of its {count:,} pages can be read: {texts[0]}")
     scan = bool(bare) and len(bare) == len(texts)
-    if scan:
-        notes.append(
-            f"no text on any of its {count:,} pages: a scan, most likely. A sub model that sees reads it "
-            "page by page (pdf_page); else it needs OCR first"
-        )
-    elif bare:
-        notes.append(f"no text on {_numbers(bare)}")
-    if failed:
-        notes.append(f"{_numbers(failed)} could not be read")
+    notes += _lacks(count, [] if scan else bare, failed, nameless, scan=scan)
     pages = "\n\n".join(
         f"[page {number}]\n{text or (_SCAN if scan else _NO_TEXT)}" for number, text in enumerate(texts, 1)
     )
     return pages + _form(reader), notes
+
+
+def _lacks(
+    count: int, bare: list[int], failed: list[int], nameless: list[int], *, scan: bool
+) -> Iterator[str]:
+    """What is to be said of pages: without text, that failed, with characters that are not known."""
+    if scan:
+        yield (
+            f"no text on any of its {count:,} pages: a scan, most likely. A sub model that sees reads it "
+            "page by page (pdf_page); else it needs OCR first"
+        )
+    if bare:
+        yield f"no text on {_numbers(bare)}"
+    if failed:
+        yield f"{_numbers(failed)} could not be read"
+    if nameless:
+        yield (
+            f"on {_numbers(nameless)} some characters are \N{REPLACEMENT CHARACTER}, as the file does not "
+            "say which they are: joined letters (ff, fi, fl), most often"
+        )
 
 
 def _open(file: IO[bytes], notes: list[str]) -> Any:

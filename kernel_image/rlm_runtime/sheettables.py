@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rlm_runtime.sheetformulas import uncomputed
 from rlm_runtime.tablewriter import Table
 from rlm_runtime.unpacking import Unreadable
 
@@ -45,11 +46,13 @@ def tables(path: str, _name: str) -> list[Table]:
             raise Unreadable(
                 f"it is damaged, or encrypted ({error}). Open it, and save it as .xlsx or .csv anew."
             ) from None
+    lacks = dict(enumerate(uncomputed(path)))
     return [
         Table(
             sheet.name,
             partial(_rows, book, place),
             "" if sheet.visible == SheetVisibleEnum.Visible else "a hidden sheet",
+            lacks.get(place, ""),
         )
         for place, sheet in enumerate(book.sheets_metadata)
         if sheet.typ not in (SheetTypeEnum.ChartSheet, SheetTypeEnum.Vba)

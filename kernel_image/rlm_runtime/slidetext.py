@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from typing import IO, Any
 from urllib.parse import unquote
 
+from rlm_runtime.ordinals import letters, roman
 from rlm_runtime.unpacking import TooMuch, Unreadable
-from rlm_runtime.wordtext import Parts, child_of, name_of, number_in, value_of
+from rlm_runtime.wordmath import formula
+from rlm_runtime.wordtext import RAISED, Parts, number_in, with_powers
+from rlm_runtime.xmlwalk import child_of, name_of, value_of
 
 _DEEP = 50
 _NOT_SAID = frozenset(("sldNum", "dt", "sldImg", "hdr"))
@@ -159,26 +162,56 @@ class _Walk:
 
 
 def _paragraphs(shape: Any) -> list[str]:
-    """A line for each paragraph, moved in by its level."""
+    """A line for each paragraph, moved in by its level, with its number if it has one."""
     lines = []
+    counted: dict[int, int] = {}
     for paragraph in shape.iter("{*}p"):
         properties = child_of(paragraph, "pPr")
         level = (value_of(properties, "lvl") or "0") if properties is not None else "0"
-        text = "".join(_inline(paragraph))
-        indent = "  " * (int(level) if level in "123456789" else 0)
-        lines += [indent + line for line in text.split("\n")]
+        depth = int(level) if level in "123456789" else 0
+        text = with_powers("".join(_inline(paragraph)))
+        rule = child_of(properties, "buAutoNum") if properties is not None else None
+        if text.strip():
+            counted = {at: count for at, count in counted.items() if at < depth + (rule is not None)}
+        if rule is not None and text.strip():
+            start = value_of(rule, "startAt") or "1"
+            counted[depth] = counted.get(depth, (int(start) if start.isdecimal() else 1) - 1) + 1
+            text = f"{_numbered(counted[depth], value_of(rule, 'type') or '')} {text}"
+        lines += ["  " * depth + line for line in text.split("\n")]
     return lines
 
 
-def _inline(paragraph: Any) -> Iterator[str]:
-    for piece in paragraph.iter():
+def _numbered(number: int, kind: str) -> str:
+    """A number as a list of this kind shows it: `alphaLcParenR` is `a)`."""
+    written = {"alpha": letters, "roman": roman}.get(kind[:5], str)(number)
+    written = written.upper() if "Uc" in kind else written
+    before, after = (
+        ("(" if "ParenBoth" in kind else ""),
+        ")" if "Paren" in kind else "." if "Period" in kind else "",
+    )
+    return before + written + after
+
+
+def _inline(parent: Any) -> Iterator[str]:
+    for piece in parent:
         name = name_of(piece)
         if name == "t":
             yield (piece.text or "").replace("\v", "\n")
         elif name == "br":
             yield "\n"
-        elif name == "tab" and name_of(piece.getparent()) == "r":
+        elif name == "tab" and name_of(parent) == "r":
             yield "\t"
+        elif name == "oMath":
+            yield formula(piece)
+        elif name not in ("Fallback", "pPr", "rPr"):
+            yield RAISED if name == "r" and _is_raised(piece) else ""
+            yield from _inline(piece)
+
+
+def _is_raised(run: Any) -> bool:
+    properties = child_of(run, "rPr")
+    raised = value_of(properties, "baseline") if properties is not None else None
+    return re.fullmatch(r"0*[1-9][0-9]*%?", raised or "") is not None
 
 
 def _rows(table: Any) -> list[str]:

@@ -231,6 +231,16 @@ class Table(NamedTuple):
             f", after {self.titles} other line{'s' if self.titles > 1 else ''}" if self.titles else ""
         )
 
+    def short(self) -> str:
+        """That the names are fewer than the fields: values may stand under the names of others."""
+        count = len(self.header)
+        if not count or not any(any(row[count:]) for row in self.sample):
+            return ""
+        return (
+            f"{count} names for {len(self.names)} fields: perhaps one is missing before the others, or a "
+            "field with the delimiter in it has no quotes."
+        )
+
     def records(self, lines: Iterable[str], *, say: Callable[[str], None]) -> Iterator[Record]:
         """The rows as dicts.
 
@@ -265,6 +275,8 @@ class Table(NamedTuple):
             yield record
         for what, count in left_out.items():
             say(f"records() left out {count:,} rows that are {what}.")
+        if short := self.short():
+            say(short)
         self._tell(rows, uneven, rest, say)
         if sums:
             say(f"{len(sums):,} rows seem to be sums of others, such as {sums[0]!r:.200}.")

@@ -25,9 +25,9 @@ from rlm_runtime.unpacking import Unreadable
 
 HEAD = struct.Struct("<cI")
 """What stands before each piece: its kind, and how many bytes it has."""
-NAMES, TABLE, TEXT, NOTE, LOST, FAILED, END = b"n", b"t", b"x", b"o", b"l", b"f", b"e"
-"""Kinds of pieces: the names of all tables, one begins, rows of it, a note on it, its rest cannot be read,
-nothing can, all is done.
+NAMES, TABLE, TEXT, NOTE, LACK, LOST, FAILED, END = b"n", b"t", b"x", b"o", b"k", b"l", b"f", b"e"
+"""Kinds of pieces: the names of all tables, one begins, rows of it, a note on it, what it lacks, its rest
+cannot be read, nothing can, all is done.
 """
 READERS = {"spreadsheet": "sheettables", "SQLite": "sqlitetables", "Parquet": "parquettables"}
 """Kinds of files to the modules that read them: each has `tables(path, name)`."""
@@ -44,12 +44,14 @@ _CONTROLS = frozenset(range(32)) - {9, 10, 13}
 class Table(NamedTuple):
     """A table of a file: the first of its rows has the names of its columns, where the file knows them.
 
-    `rows` raises whatever is wrong with it; Unreadable says it in words for the user.
+    `rows` raises whatever is wrong with it; Unreadable says it in words for the user. `note` says what kind
+    of table it is, and `lacks` what of it is missing, which is told where it has no rows, too.
     """
 
     name: str
     rows: Callable[[], Iterable[Sequence[Any]]]
     note: str = ""
+    lacks: str = ""
 
 
 def main(kind: str, first: str, path: str) -> None:
@@ -66,6 +68,8 @@ def main(kind: str, first: str, path: str) -> None:
         _send(TABLE, table.name)
         if table.note:
             _send(NOTE, table.note)
+        if table.lacks:
+            _send(LACK, table.lacks)
         try:
             _write(table.rows())
         except BaseException as error:

@@ -12,6 +12,9 @@ from collections.abc import Collection, Iterator
 from typing import IO, Any
 
 from rlm_runtime.unpacking import TooMuch
+from rlm_runtime.wordmath import formula
+from rlm_runtime.wordnumbers import Numbers
+from rlm_runtime.xmlwalk import child_of, name_of, value_of
 
 _TURNED_OFF = ("0", "false", "off", "none")
 _SKIPPED = frozenset(
@@ -42,6 +45,9 @@ _MARKS = {
     "footnoteReference": "",
     "endnoteReference": "",
 }
+RAISED = "\0"
+"""Stands before text that is above the line; XML has none."""
+_POWER = re.compile(rf"(?<=\S){RAISED}(?=[-+\u2212]?[0-9])")
 _DEEP = 100
 
 
@@ -95,7 +101,7 @@ def word_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
     """
     parts = Parts(file, room)
     main = _main_part(parts)
-    lines = _lines(parts.root(main))
+    lines = _lines(parts.root(main), _numbers(parts, main.rpartition("/")[0]))
     around: dict[str, list[str]] = {kind: [] for kind in _AROUND}
     for name in sorted(parts.names(), key=number_in):
         kind = _PART.fullmatch(name.removeprefix(main.rpartition("/")[0]).lstrip("/"))
@@ -108,6 +114,20 @@ def word_text(file: IO[bytes], room: int) -> tuple[str, list[str]]:
             continue
         around[kind[1]] += [line for line in found if line not in around[kind[1]]]
     return "\n".join([*lines, *(line for kind in _AROUND for line in around[kind])]), parts.damaged
+
+
+def _numbers(parts: Parts, folder: str) -> Numbers:
+    """What counts the document's headings and lists."""
+    roots: list[Any] = []
+    for name in (f"{folder}/numbering.xml", f"{folder}/styles.xml"):
+        try:
+            roots.append(parts.root(name.lstrip("/")) if name.lstrip("/") in parts.names() else None)
+        except TooMuch:
+            raise
+        except Exception as error:  # what it counts has no numbers then
+            parts.damaged.append(f"{name} could not be read ({type(error).__name__}: {error})")
+            roots.append(None)
+    return Numbers(*roots)
 
 
 def number_in(name: str) -> tuple[str, int]:
@@ -133,26 +153,6 @@ def _main_part(parts: Parts) -> str:
     return found[0]
 
 
-def name_of(element: Any) -> str:
-    """The element's name, whichever of its namespaces it is in."""
-    tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
-
-
-def value_of(element: Any, name: str) -> str | None:
-    """The attribute of this name, in whichever namespace."""
-    return next((value for key, value in element.items() if key.rpartition("}")[2] == name), None)
-
-
-def child_of(element: Any, *path: str) -> Any:
-    """The element that a path of names leads to; None if there is none."""
-    for name in path:
-        element = next((child for child in element if name_of(child) == name), None)
-        if element is None:
-            return None
-    return element
-
-
 def _notes(root: Any, kind: str) -> list[str]:
     """The lines of a part beside the document: headers and footers, and each footnote, endnote or comment
     after its number.
@@ -173,9 +173,9 @@ def _notes(root: Any, kind: str) -> list[str]:
     return found
 
 
-def _lines(root: Any) -> list[str]:
+def _lines(root: Any, numbers: Numbers | None = None) -> list[str]:
     """The lines of a part: a paragraph each, a table's row each."""
-    walk = _Walk()
+    walk = _Walk(numbers or Numbers(None, None))
     walk.blocks(root, 0)
     walk.end()
     return walk.lines
@@ -184,14 +184,15 @@ def _lines(root: Any) -> list[str]:
 class _Walk:
     """Goes through blocks, and gathers lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Numbers) -> None:
         self.lines: list[str] = []
+        self._numbers = numbers
         self._open: list[str] = []
         self._boxes: list[str] = []
 
-    def end(self) -> None:
-        """The paragraph ends, and what was in its text boxes follows."""
-        text = "".join(self._open)
+    def end(self, label: str = "") -> None:
+        """The paragraph ends, and what was in its text boxes follows. `label`: its number."""
+        text = label + "".join(self._open)
         if text or (self._open and not self._boxes):
             self.lines += text.split("\n")
         self._open.clear()
@@ -205,15 +206,17 @@ class _Walk:
                 self._paragraph(block, depth)
             elif name == "tbl":
                 self.end()
-                self.lines += _rows(block, depth)
+                self.lines += _rows(block, depth, self._numbers)
             elif name not in _SKIPPED and depth < _DEEP:
                 self.blocks(block, depth + 1)
 
     def _paragraph(self, paragraph: Any, depth: int) -> None:
-        self._open.append("".join(self._inline(paragraph, depth)))
+        self._open.append(with_powers("".join(self._inline(paragraph, depth))))
         mark = child_of(paragraph, "pPr", "rPr")
         if mark is None or (child_of(mark, "del") is None and child_of(mark, "moveFrom") is None):
-            self.end()  # else its end was deleted, and it goes on in the next one
+            self.end(
+                self._numbers.label(paragraph)
+            )  # else its end was deleted, and it goes on in the next one
 
     def _inline(self, parent: Any, depth: int) -> Iterator[str]:
         for piece in parent:
@@ -234,9 +237,12 @@ class _Walk:
                 if name == "t":
                     yield piece.text or ""
                 elif name != "r" or not _is_hidden(piece):
+                    yield RAISED if name == "r" and _is_raised(piece) else ""
                     yield from self._inline(piece, depth + 1) if depth < _DEEP else ()
             elif name in ("br", "cr"):
                 yield "\n"
+            elif name == "oMath":
+                yield formula(piece)
             elif name == "sym":
                 yield _symbol(piece)
             elif name in _MARKS:
@@ -250,7 +256,7 @@ class _Walk:
 
     def _box(self, box: Any, depth: int) -> None:
         if depth < _DEEP:
-            walk = _Walk()
+            walk = _Walk(self._numbers)
             walk.blocks(box, depth + 1)
             walk.end()
             self._boxes += walk.lines
@@ -259,6 +265,16 @@ class _Walk:
 def _is_hidden(run: Any) -> bool:
     hidden = child_of(run, "rPr", "vanish")
     return hidden is not None and (value_of(hidden, "val") or "1").lower() not in _TURNED_OFF
+
+
+def with_powers(text: str) -> str:
+    """A text with a sign before digits that are raised: 10 and 6 are no 106."""
+    return _POWER.sub("^", text).replace(RAISED, "")
+
+
+def _is_raised(run: Any) -> bool:
+    align = child_of(run, "rPr", "vertAlign")
+    return align is not None and value_of(align, "val") == "superscript"
 
 
 def _symbol(piece: Any) -> str:
@@ -276,7 +292,7 @@ def _symbol(piece: Any) -> str:
     )
 
 
-def _rows(table: Any, depth: int) -> list[str]:
+def _rows(table: Any, depth: int, numbers: Numbers) -> list[str]:
     """A line for each row, with tabs between cells. A merged cell has its text once, and its place kept."""
     lines: list[str] = []
     for row in _inside(table, "tr", depth):
@@ -284,7 +300,7 @@ def _rows(table: Any, depth: int) -> list[str]:
             continue
         cells: list[str] = []
         for cell in _inside(row, "tc", depth):
-            walk = _Walk()
+            walk = _Walk(numbers)
             if depth < _DEEP:
                 walk.blocks(cell, depth + 1)
                 walk.end()

@@ -144,6 +144,7 @@ DELIVERED: list[tuple[str, dict[str, Any]]] = [
     ("FINAL(None)", {"text": "None", "value": None}),
     ("FINAL([1, {'a': None}])", {"value": [1, {"a": None}]}),
     ("x = 'in a variable'; FINAL_VAR('x')", {"text": "in a variable"}),
+    ("x = ' '.join(['by', 'value']); FINAL_VAR(x)", {"text": "by value"}),
     ("answer['content'] = 'by dict'; answer['ready'] = True", {"text": "by dict"}),
     ("FINAL('long ' * 1_000_000)", {"text": "long " * 1_000_000}),
     (
@@ -170,6 +171,8 @@ async def test_final_var_of_an_unknown_name_says_which_there_are(sandbox: Any) -
     await box.run("total_count = 3")
     result = await box.run("FINAL_VAR('total_cuont')")
     assert "Did you mean total_count?" in result.outputs[0]["evalue"]
+    result = await box.run("kind = 'Paris'; FINAL_VAR('Paris')")
+    assert "FINAL(value) delivers a value" in result.outputs[0]["evalue"]
     assert box.answers == []
 
 

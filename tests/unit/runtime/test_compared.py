@@ -116,6 +116,12 @@ def test_an_empty_search_that_breaks_the_cell_tells_it_as_its_hint() -> None:
     assert "`in` looks for parts" in last.hint(IndexError("list index out of range"), code)
 
 
+@pytest.mark.parametrize("code", ["[c for c in t if t[c].dtype == object]", "t.a.dtype != 'object'"])
+def test_the_type_that_text_had_in_pandas_before_is_told(code: str) -> None:
+    assert ["dtype" in one for one, _ in compared.text_is_no_object(ast.parse(code))] == [True]
+    assert list(compared.text_is_no_object(ast.parse("t.a.dtype == 'int64'"))) == []
+
+
 class Odd:
     def __eq__(self, other: object) -> bool:
         raise AssertionError("nobody asked")

@@ -33,6 +33,25 @@ def test_slides_come_in_the_order_of_the_talk_with_all_that_is_on_them(read: Rea
     )
 
 
+def test_lists_powers_and_formulas_of_slides_keep_their_numbers(read: Reader) -> None:
+    def point(text: str, level: int = 0, rule: str = "") -> str:
+        return f'<a:p><a:pPr lvl="{level}">{rule}</a:pPr><a:r><a:t>{text}</a:t></a:r></a:p>'
+
+    one, sub = '<a:buAutoNum type="arabicPeriod" startAt="3"/>', '<a:buAutoNum type="alphaLcParenBoth"/>'
+    power = "<m:sSup><m:e><m:r><m:t>x</m:t></m:r></m:e><m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup>"
+    paragraphs = (
+        point("three", 0, one) + point("in", 1, sub) + point("in", 1, sub) + point("four", 0, one)
+        + point("in", 1, sub) + point("plain") + point("again", 0, one)
+        + '<a:p><a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline="30000"/><a:t>6</a:t></a:r><a:r><a:rPr baseline="0"/><a:t>7</a:t></a:r></a:p>'
+        + f'<a:p><mc:AlternateContent xmlns:mc="c"><mc:Choice><m:oMath xmlns:m="m">{power}</m:oMath></mc:Choice>'
+        + "<mc:Fallback><a:r><a:t>no formula</a:t></a:r></mc:Fallback></mc:AlternateContent></a:p>"
+    )  # fmt: skip
+    data = slides(f"<p:sp><p:txBody>{paragraphs}</p:txBody></p:sp>")
+    assert str(read("a.pptx", data).text).splitlines() == [
+        "[slide 1]", "3. three", "  (a) in", "  (b) in", "4. four", "  (a) in", "plain", "3. again", "10^67", "x^2",
+    ]  # fmt: skip
+
+
 def test_a_broken_slide_costs_itself_and_what_is_no_presentation_says_so(read: Reader) -> None:
     import io
     import zipfile

@@ -340,6 +340,75 @@ def _cell(content: str, properties: str = "") -> str:
     return f"<w:tc><w:tcPr>{properties}</w:tcPr><w:p>{content}</w:p></w:tc>"
 
 
+def _counted(level: int, kind: str, text: str, more: str = "") -> str:
+    return f'<w:lvl w:ilvl="{level}"><w:start w:val="1"/><w:numFmt w:val="{kind}"/>{more}<w:lvlText w:val="{text}"/></w:lvl>'
+
+
+def _numbered(text: str, level: int, number: int = 1) -> str:
+    rule = f'<w:numPr><w:ilvl w:val="{level}"/><w:numId w:val="{number}"/></w:numPr>'
+    return f"<w:p><w:pPr>{rule}</w:pPr>{run(text)}</w:p>"
+
+
+def test_raised_digits_of_word_are_no_part_of_the_number_before_them(read: Reader) -> None:
+    raised = '<w:r><w:rPr><w:vertAlign w:val="superscript"/></w:rPr><w:t>{}</w:t></w:r>'
+    body = f"<w:p>{run('10')}{raised.format('-6')}{run(' of the 1')}{raised.format('st')}{run(' ')}{raised.format('2')}</w:p>"
+    assert str(read("a.docx", word(body)).text) == "10^-6 of the 1st 2"
+
+
+def _math(name: str, **parts: str) -> str:
+    inner = "".join(f"<m:{part}>{text}</m:{part}>" for part, text in parts.items())
+    return f"<m:{name}><m:{name}Pr><w:rPr/></m:{name}Pr>{inner}</m:{name}>"
+
+
+def test_formulas_of_word_have_signs_for_powers_fractions_and_roots(read: Reader) -> None:
+    def words(text: str) -> str:
+        return f"<m:r><m:rPr/><m:t>{text}</m:t></m:r>"
+
+    power = _math("sSup", e=words("10"), sup=words("-6"))
+    formula = (
+        _math("f", num=words("550×") + power, den=words("2.5")) + words("=") + _math("sSub", e=words("x"), sub=words("1"))
+        + "<w:del>" + words("old") + "</w:del>" + words("+") + _math("rad", deg="", e=words("b"))
+        + _math("d", e=words("c")) + _math("nary", sub=words("i=1"), sup=words("n"), e=words("i"))
+    )  # fmt: skip
+    body = f'<w:p>{run("So ")}<m:oMath xmlns:m="m">{formula}</m:oMath>{run(" holds")}</w:p>'
+    found = str(read("a.docx", word(body)).text)
+    assert found == "So (550×10^-6)/2.5=x_1+√(b)(c)∫_(i=1)^n i holds"
+
+
+def test_headings_and_lists_of_word_have_the_numbers_that_word_shows(read: Reader) -> None:
+    levels = (
+        _counted(0, "decimal", "%1.", '<w:pStyle w:val="Heading1"/>') + _counted(1, "decimal", "%1.%2")
+        + _counted(2, "lowerLetter", "(%3)")
+    )  # fmt: skip
+    rules = (
+        f'<w:abstractNum w:abstractNumId="0">{levels}</w:abstractNum>'
+        f'<w:abstractNum w:abstractNumId="1">{_counted(0, "upperRoman", "Article %1")}</w:abstractNum>'
+        f'<w:abstractNum w:abstractNumId="2">{_counted(0, "bullet", "•")}</w:abstractNum>'
+        '<w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num><w:num w:numId="2"><w:abstractNumId w:val="1"/></w:num>'
+        '<w:num w:numId="3"><w:abstractNumId w:val="2"/></w:num><w:num w:numId="4"><w:abstractNumId w:val="1"/>'
+        '<w:lvlOverride w:ilvl="0"><w:startOverride w:val="9"/></w:lvlOverride></w:num>'
+    )
+    style = '<w:style w:type="paragraph" w:styleId="{}"><w:basedOn w:val="{}"/><w:pPr>{}</w:pPr></w:style>'
+    styles = (
+        style.format("Heading1", "Normal", '<w:numPr><w:numId w:val="1"/></w:numPr>')
+        + style.format("Own", "Heading1", "")
+    )  # fmt: skip
+    styled = "<w:p><w:pPr><w:pStyle w:val='{}'/></w:pPr>{}</w:p>"
+    deleted = f"<w:p><w:pPr><w:numPr><w:numId w:val='1'/></w:numPr><w:rPr><w:del/></w:rPr></w:pPr>{run('joined ')}</w:p>"
+    body = (
+        styled.format("Heading1", run("Terms")) + _numbered("first", 1) + _numbered("second", 1)
+        + _numbered("sub", 2) + _numbered("sub", 2) + "<w:p>" + run("plain") + "</w:p>"
+        + styled.format("Own", run("Fees")) + deleted + _numbered("again", 1) + _numbered("none", 0, 0)
+        + _numbered("one", 0, 2) + _numbered("point", 0, 3) + _numbered("nine", 0, 4) + _numbered("ten", 0, 4)
+    )  # fmt: skip
+    found = read("a.docx", word(body, {"numbering": rules, "styles": styles}))
+    assert str(found.text).splitlines() == [
+        "1. Terms", "1.1 first", "1.2 second", "(a) sub", "(b) sub", "plain", "2. Fees", "2.1 joined again",
+        "none", "Article I one", "point", "Article IX nine", "Article X ten",
+    ]  # fmt: skip
+    assert str(read("b.docx", word(_numbered("no rules", 0))).text) == "no rules"
+
+
 def test_tables_of_word_keep_their_columns_and_merged_cells_come_once(read: Reader) -> None:
     inner = f"<w:tbl><w:tr>{_cell(run('in'))}{_cell(run('ner'))}</w:tr></w:tbl><w:p/>"
     wide, tall, below = "<w:gridSpan w:val='2'/>", "<w:vMerge w:val='restart'/>", "<w:vMerge/>"
@@ -428,6 +497,13 @@ def test_pages_without_text_are_told(read: Reader) -> None:
     some = read("some.pdf", pdf("first", None, "third"))
     assert text(some) == "[page 1]\nfirst\n\n[page 2]\n[no text on this page]\n\n[page 3]\nthird"
     assert "no text on page 2" in some.note()
+
+
+def test_characters_that_a_pdf_does_not_name_are_told(read: Reader) -> None:
+    found = read("a.pdf", pdf("di\\001culties", "plain"))
+    assert "di\N{REPLACEMENT CHARACTER}culties" in found.text
+    assert "on page 1 some characters are" in found.note()
+    assert "some characters" not in read("b.pdf", pdf("difficulties")).note()
 
 
 def test_a_page_that_cannot_be_read_costs_itself_alone(read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,28 @@ def test_a_column_in_which_some_are_no_numbers_is_text_and_so_is_one_with_leadin
     )
 
 
+def test_a_log_that_begins_as_settings_do_is_read_as_lines() -> None:
+    text = "[2020-12-10 06:56:41,061] INFO Full request text:\n<a>\n  <b/>\n</a>\n"
+    assert form(text, "app.log") == ""
+    assert [row["text"] for row in records(text)] == text.splitlines()
+
+
+def test_settings_with_a_key_without_a_value_are_records() -> None:
+    text = "".join(f"[Host-{n}]\nsize = {n}\nquiet\n" for n in range(9))
+    assert records(text)[3] == {"section": "Host-3", "size": 3, "quiet": ""}
+    assert "sections of settings" in form(text)
+
+
+def test_fewer_names_than_fields_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    text = '"x","y"\n' + "".join(f'"r{n}",{n},{n + 1}\n' for n in range(9))
+    assert records(text, "a.csv")[0] == {"x": "r0", "y": 0, "column_3": 1}
+    told = "2 names for 3 fields: perhaps one is missing before the others"
+    assert told in capsys.readouterr().out
+    assert form(text, "a.csv").count(told) == 1
+    trailing = "a,b\n" + "1,2,\n" * 9
+    assert "names for" not in form(trailing, "a.csv")
+
+
 def test_sections_of_settings_are_records() -> None:
     text = "\n".join(f"[Host-{n}]\nRegion = north\nsize = {n}\nratio = 50%\n" for n in range(40))
     assert "sections of settings" in form(text)
@@ -88,6 +110,10 @@ LOGS = {
     "by keys": (
         "2025-03-01 10:00:{n:02d} {level} [web] user=u{n} request done in {n} ms",
         {"date": "2025-03-01", "time": "10:00:07", "level": "INFO", "user": "u7", "ms": 7},
+    ),
+    "colours of a terminal": (
+        "\x1b[2K\x1b[32m2025-03-01 10:00:{n:02d}\x1b[0m \x1b[1m{level}\x1b[0m took {n} ms\x1b[0m",
+        {"date": "2025-03-01", "time": "10:00:07", "level": "INFO", "ms": 7},
     ),
     "free text": (
         "2025-03-01T10:00:{n:02d}.123Z {level} app.db: {words}",

@@ -23,6 +23,16 @@ SHOWN = {
                                                                                             "four five"),
     "blocks break": ("one<div>two</div>three<p>four<h1>five</h1>six", "one\ntwo\nthree\nfour\nfive\nsix"),
     "br breaks": ("<p>one<br>two<br/><b>three</b></p>", "one\ntwo\nthree"),
+    "numbered lists": (
+        "<ol><li>one<li><p>two</p><ol type=a><li>in</ol><li value=7>seven<li><ul><li>x</ul></ol>"
+        "<ol start=5><li>five</ol><ol start=3 reversed type=I><li>three<li>two</ol>"
+        "<ol style='list-style: none'><li>bare</ol>",
+        "1. one\n2. two\na. in\n7. seven\n8. x\n5. five\nIII. three\nII. two\nbare",
+    ),
+    "raised digits": (
+        "<p>5 &times; 10<sup>-3</sup> m<sup>2</sup>, 1,234<sup>1</sup> of the 1<sup>st</sup> <sup>2</sup>",
+        "5 × 10^-3 m^2, 1,234^1 of the 1st 2",
+    ),
     "lists": ("<ul><li>one<li>two <ul><li>three</ul><li>four</ul>", "one\ntwo\nthree\nfour"),
     "pre keeps": ("<pre>\ndef f(x):\n    if x:\n\n        return <b>1</b>\n</pre><p>end", "def f(x):\n    "
                                                                                           "if x:\n\n        "

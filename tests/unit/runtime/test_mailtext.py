@@ -25,6 +25,13 @@ def body(data: bytes) -> str:
     return mailtext.mail(HEAD + data).text.partition("\n\n")[2]
 
 
+def test_the_name_of_an_attachment_that_is_not_encoded_is_read(read: Reader) -> None:
+    head = "From: a@b.c\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\nhello\n--x\nContent-Disposition: attachment;"
+    for name in ("ciële.txt", '"Übersicht 1.txt"'):
+        found = read("a.eml", f"{head}\n filename={name}\n\nHi\n--x--\n".encode())
+        assert [label for label, _ in found.parts] == [name.strip('"')]
+
+
 def test_a_message_is_its_headers_its_text_and_its_attachments(read: Reader) -> None:
     message = email.message.EmailMessage(policy=email.policy.SMTP)
     message["From"] = "Zoë Müller <zoe@example.org>"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rlm_runtime import missed
+from rlm_runtime import files, missed
 from rlm_runtime.lastcell import LastCell
 
 LOG = "one\n2026-01-02 host7 Disk quota exceeded for user ines\nthree\n"
@@ -70,3 +70,26 @@ def test_a_long_line_is_cut_around_the_words() -> None:
 def test_no_text_or_pattern_breaks_it(context: str, pattern: str) -> None:
     said = missed.line_with_words(ast.parse(f"grep({pattern!r})"), context)
     assert len(said) < 1000
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (r"exceeded\|nothing", "`|` means `or`"),
+        ("host[[:digit:]]", "write `[0-9]`"),
+        (r"\<Disk\>", r"write `\b`"),
+        ("one\n2026", "each line alone"),
+        (r"one\n2026", "each line alone"),
+        (r"nothing[^\n]*", ""),
+        (r"nothing\n", ""),
+        ("exceeded|nothing", ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
+def test_a_pattern_of_another_program_that_finds_nothing_is_told(
+    pattern: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = files.grep(pattern, LOG)
+    out = capsys.readouterr().out
+    assert (bool(out), said in out) == (bool(said), True)
+    assert bool(found) == (pattern == "exceeded|nothing")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rlm_runtime import files, labels, look, packing, wire
+from rlm_runtime import files, forms, labels, look, packing, wire
 from rlm_runtime.labels import Wanted, told_apart
 
 from tests.support.filekinds import sheet_rows, workbook
@@ -301,3 +301,13 @@ def test_a_file_is_unloaded_and_read_again_with_all_of_its_parts(
     assert set(files.files) == set(files._loaded) == {"book.xlsx/A", "book.xlsx/B", "book.xlsx/C"}
     with pytest.raises(KeyError, match=r"no file named 'other\.xlsx'"):
         files.remove_file("other.xlsx")
+
+
+def test_a_text_whose_form_cannot_be_told_costs_its_form_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> str:
+        raise AttributeError("a mistake")
+
+    monkeypatch.setattr(forms, "form", fails)
+    assert look.describe("text", "a.log", from_files=True)["form"] == ""
+    several = look.describe({"a.log": "text", "b.csv": "a,b"}, "", from_files=True)
+    assert (several["forms"], len(several["heads"])) == ([], 2)

@@ -38,6 +38,23 @@ def notes(read: Read) -> str:
     return " | ".join(part.note() for _, part in read.named("f") if part.note())
 
 
+def test_formulas_that_nobody_has_computed_are_told(read: Reader) -> None:
+    cells = '<c r="A{n}"><v>1</v></c><c r="B{n}"><f>A{n}*2</f>{v}</c>'
+    rows = "".join(
+        f'<row r="{n}">{cells.format(n=n, v=v)}</row>'
+        for n, v in enumerate(("<v/>", "<v></v>", "", "<v>2</v>"), 1)
+    )
+    empty = '<row r="1"><c r="A1" t="str"><f>""</f><v></v></c><c r="B1"><v>1</v></c></row>'
+    lost = '<row r="1"><c r="C1"><f t="shared" si="0"/></c></row>'
+    found = read("b.xlsx", workbook({"Made": rows, "Text": empty, "Sum": lost}))
+    assert texts(found, "b.xlsx") == {"b.xlsx/Made": "1,\n1,\n1,\n1,2\n", "b.xlsx/Text": ",1\n"}
+    assert "formulas that nobody has computed: 3 (such as B1). Their cells are empty here" in notes(found)
+    assert "Sum: formulas that nobody has computed: 1 (such as C1)" in notes(found)
+    alone = read("c.xlsx", workbook({"Sum": lost}))
+    assert (str(alone.text), "computed: 1" in alone.note()) == ("", True)
+    assert "computed" not in notes(read("d.xlsx", workbook({"Text": empty})))
+
+
 def test_each_sheet_of_a_workbook_is_a_table_of_its_own(read: Reader) -> None:
     found = read(
         "b.xlsx",

@@ -128,7 +128,10 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
         yield json.loads(about.read_text())["url"], process.pid
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ cost when they are made again.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -66,11 +67,15 @@ async def test_of_an_interrupted_batch_the_answers_are_there_and_only_the_rest_i
     host = await serve()
     cut = await interrupted(host, BATCH)
     assert cut.status == "error"
-    assert told(cut) == [
-        "The batch was cut off: partial_results has 192 of 500 answers, in the order of the prompts; the others "
-        "are falsy. The same call again asks only the rest."
-    ]
-    assert await host.value("", PARTS) == [500, ANSWERED]
+    (note,) = told(cut)
+    there = re.fullmatch(
+        r"The batch was cut off: partial_results has (\d+) of 500 answers, in the order of the prompts; the others "
+        r"are falsy\. The same call again asks only the rest\.",
+        note,
+    )
+    assert there is not None, note
+    assert 0 < int(there[1]) <= ANSWERED, "some may have been on their way to the kernel"
+    assert await host.value("", PARTS) == [500, int(there[1])]
     assert await host.value("", "[bool(partial_results[300]), type(partial_results[300]).__name__]") == [
         False,
         "CallFailed",

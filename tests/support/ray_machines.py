@@ -19,6 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _MARK = "RLM_TEST_CLUSTER"
+_RAYS_PORTS = (6379, 8265, 10001, 52365)
+"""Of its own, by default: a cluster that is to have one of them for something else does not begin."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,20 @@ class RayMachines:
             return False
 
 
+def _free_port() -> int:
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if port not in _RAYS_PORTS:
+            return port
+
+
 @contextmanager
 def ray_machines() -> Iterator[RayMachines]:
     """Start them; they end with the context."""
-    with (
-        tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        socket.socket() as free,
-    ):
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        port = _free_port()
         mode = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex()}
         there = {**mode, "HOME": folder, "RAY_TMPDIR": folder, _MARK: folder}
         process = subprocess.Popen(

@@ -45,8 +45,8 @@ def shown(markdown: str) -> str:
 
 
 def without(markdown: str) -> str:
-    """The Markdown with its dollar signs as they were before `shown`, and without backslashes before them."""
-    return markdown.replace(SIGN, "$").replace("\\$", "$")
+    """The Markdown with its dollar signs as texts have them, and without backslashes before them."""
+    return markdown.replace(SIGN, "$").replace("&#36;", "$").replace("\\$", "$")
 
 
 def _paragraphs(lines: list[str]) -> list[str]:

@@ -50,7 +50,10 @@ def spelled(path: Path) -> Path:
     """The path as it is on this disk: a copy made on macOS may have accents as characters of their own."""
     if str(path).isascii() or os.path.lexists(path) or path.parent == path:
         return path
-    folder, wanted = spelled(path.parent), unicodedata.normalize("NFC", path.name)
+    folder = spelled(path.parent)
+    if path.name.isascii():  # it has one form, so it is not there: no folder is listed for each such file
+        return folder / path.name
+    wanted = unicodedata.normalize("NFC", path.name)
     try:
         names = os.listdir(folder)
     except OSError:

@@ -104,9 +104,9 @@ class SharedSlots:
         wanting = sorted(holder.wanted for holder in self._holders.values() if holder.wanted)
         left = self.limit
         for number, wanted in enumerate(wanting):
-            share = -(-left // (len(wanting) - number))
-            if wanted > share:
-                return min(own.wanted, max(1, share))
+            many = len(wanting) - number
+            if wanted * many > left:
+                return min(own.wanted, max(1, -(-left // many)))
             left -= wanted
         return own.wanted
 

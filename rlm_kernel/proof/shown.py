@@ -147,8 +147,11 @@ class _Shown:
             return [[cell.source]] if cell.source.startswith("## No answer") else [["## No answer"]]
         passages = document.evidence(answer.evidence) if answer is not None else []
         if answer is not None and len(answer.text) == document.ANSWER_CAP:
-            beginning, end = document.answer(outcomes[0]), _joined(passages)
-            if cell.source.startswith(_joined([beginning])) and cell.source.endswith(end):
+            said = dollars.without(cell.source)
+            beginning, end = (
+                dollars.without(_joined(one)) for one in ([document.answer(outcomes[0])], passages)
+            )
+            if said.startswith(beginning) and said.endswith(end):
                 return [[document.Raw(cell.source)]]
         return [[document.answer(one), *passages] for one in outcomes]
 

@@ -30,7 +30,7 @@ _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 _MARK = re.compile(r"\\?\[(\d{1,7})\\?\]")
 _TICKS = re.compile(r"`+")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>&~$@:])")
-_MENTION = re.compile(r"(?P<code>(`+)(?!`).*?(?<!`)\2(?!`))|(?<![\w./`])@(?=[A-Za-z0-9])")
+_MENTION = re.compile(r"(?P<code>(?<!`)(`++).{1,2000}?(?<!`)\2(?!`))|(?<![\w./`])@(?=[A-Za-z0-9])")
 _HEADING = re.compile(r"^( {0,3})(#{1,6})(?=[ \t]|$)", re.MULTILINE)
 _UNDERLINE = re.compile(r"^ {0,3}(=+|-+)[ \t]*$", re.MULTILINE)
 

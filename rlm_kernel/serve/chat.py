@@ -89,7 +89,13 @@ class Chat:
         if self.question.files or self.schema is not None:
             return False
         before = sum(len(one.text) for one in self.before)
-        return is_for_the_program(self.question.text, self.instructions, before, long)
+        files = any(one.files for one in self.before)
+        return is_for_the_program(self.question.text, self.instructions, before, long, files=files)
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether a program asks about the chat, as to sum it up, where the user's next question comes."""
+        return self.question.role != "user" and any(one.role == "user" for one in self.before)
 
 
 @dataclass(frozen=True)

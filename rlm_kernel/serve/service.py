@@ -120,7 +120,7 @@ class Service:
         if chat.side_request(self.settings.serve.long):
             return Job(chat, key, None, put)
         kernel = None
-        if chat.before and not chat.after:
+        if chat.before and not chat.after and not chat.is_aside:  # the user goes on in the chat's kernel
             kernel = self.kernels.take(chat.known_as(key.name))
         if kernel is not None:
             return Job(chat, key, kernel, put, goes_on=True)
@@ -220,7 +220,7 @@ class Service:
         if files:
             await session.load(files)
         answered = self._answered(job, await session.ask(composed.text, schema=job.chat.schema))
-        if not answered.call:
+        if not answered.call and not job.chat.is_aside:
             job.known_as = job.chat.known_as(job.key.name, answered.text)
         return answered
 

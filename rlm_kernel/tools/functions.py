@@ -108,8 +108,8 @@ def wrapped_in(given: Any) -> str:
         return ""
     if callable(given):
         with contextlib.suppress(ValueError, TypeError):
-            told = inspect.signature(given).parameters.values()
-            if any(one.kind not in (*_VAR, one.KEYWORD_ONLY) for one in told):
+            told = {one.kind for one in inspect.signature(given).parameters.values()}
+            if not told & set(_VAR) or told - {*_VAR, inspect.Parameter.KEYWORD_ONLY}:
                 return ""
     return next((where for where in _WRAPPED if inspect.isroutine(getattr(given, where, None))), "")
 

@@ -215,7 +215,8 @@ def evidence(given: Sequence[Evidence], most: int = _PASSAGES, characters: int |
         span = "" if not one.line else f" ({one.unit} {one.start:,} to {one.end:,})"
         parts += [
             f"**\\[{one.mark}\\]** {place}{span}\n\n",
-            Raw(f"<pre>{sanitize.text(quote)}</pre>\n\n"),
+            # JupyterLab takes what stands between dollar signs for a formula here too, and escapes it again.
+            Raw(f"<pre>{sanitize.text(quote).replace('$', '&#36;')}</pre>\n\n"),
         ]
     more = len(given) - most
     return [*parts, *([f"… and {more:,} more.\n\n"] if more > 0 else []), Raw("</details>")]

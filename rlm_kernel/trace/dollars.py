@@ -19,7 +19,9 @@ _TOKEN = re.compile(
     r"(?P<kept>(?<!`)(`+)(?!`)[^\n]{1,2000}?(?<!`)\2(?!`)"  # code
     r"|\]\([^()\s]*+\)|https?://[^\s<>]++"  # where links lead
     r"|(?<![^\s>])\$\$(?!\$)[^$]+\$\$(?!\$)"  # formulas, by the rules of Pandoc, but for prices
-    r"|(?<![A-Za-z0-9$\\])\$(?![\s$])(?!\d[^$\n]*\s\(?[A-Za-z]{2})[^$\n]*(?<![\s\\])\$(?![A-Za-z0-9$])"
+    # and units: "Price ($), cost ($)", "$/kg", "in $M and US$"
+    r"|(?<![A-Za-z0-9$\\])\$(?![\s$)\"'*,;:/.]|(?<=\[\$)\])(?!\d[^$\n]*\s\(?[A-Za-z]{2})[^$\n]*"
+    r"(?<![\s\\])(?<![\s(](?:US|AU|CA|NZ|HK))\$(?![A-Za-z0-9$])"
     r"|\\\\)"
     r"|\\?\$"
 )
@@ -45,8 +47,8 @@ def shown(markdown: str) -> str:
 
 
 def without(markdown: str) -> str:
-    """The Markdown with its dollar signs as they were before `shown`, and without backslashes before them."""
-    return markdown.replace(SIGN, "$").replace("\\$", "$")
+    """The Markdown with its dollar signs as texts have them, and without backslashes before them."""
+    return markdown.replace(SIGN, "$").replace("&#36;", "$").replace("\\$", "$")
 
 
 def _paragraphs(lines: list[str]) -> list[str]:

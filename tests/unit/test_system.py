@@ -353,6 +353,15 @@ def test_names_of_a_copy_from_macos_are_found_with_their_accents_apart(tmp_path:
     os.close(open_beside(there.with_name("t.ipynb"), "\xe9.prompts.zst"))
 
 
+def test_a_file_that_is_not_there_has_no_folder_listed_for_its_name_in_ascii(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "\xfcbung").mkdir()
+    monkeypatch.setattr(os, "listdir", lambda _: pytest.fail("a folder may have a million files"))
+    missing = tmp_path / "\xfcbung" / "t.children" / "a.ipynb"
+    assert spelled(missing) == missing
+
+
 def test_paths_are_read_by_the_rules_of_the_system_that_they_are_of() -> None:
     assert recorded(r"C:\logs\..\a.log") == PureWindowsPath(r"C:\a.log")
     assert recorded("c:/LOGS/A.LOG") == PureWindowsPath(r"C:\logs\a.log")

@@ -103,6 +103,10 @@ def test_those_who_want_much_share_what_the_others_leave() -> None:
     assert sum(settled(SharedSlots(7), **{f"p{n}": 3 for n in range(20)}).values()) == 7
 
 
+def test_no_place_is_left_over_where_more_are_wanted() -> None:
+    assert sorted(settled(SharedSlots(9), a=1, b=3, c=3, d=3).values()) == [1, 2, 3, 3]
+
+
 def test_a_process_that_comes_later_gets_its_share_when_the_others_have_heard_of_theirs() -> None:
     shared = SharedSlots(10)
     assert settled(shared, a=20) == {"a": 10}

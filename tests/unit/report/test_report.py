@@ -87,6 +87,11 @@ def test_a_quote_mentions_nobody_and_code_in_it_stays() -> None:
     )
 
 
+def test_a_quote_of_many_backticks_is_made_at_once() -> None:
+    text = "x" + "`" * 100_000 + "a" * 100_000 + " @me"
+    assert quoted(text).endswith("a @\u2060me")
+
+
 def test_nothing_of_a_strangers_trace_leaves_its_place_in_markdown(tmp_path: Path) -> None:
     text = markdown(read_trace(hostile_trace(tmp_path / "t.ipynb")))
     tokens = MarkdownIt("commonmark").enable("table").parse(text)

@@ -175,6 +175,14 @@ def test_a_chat_is_known_again_by_what_was_said() -> None:
         ("Make a table with session title, length and count.", False),
         ("Summarize this discussion in three sentences, and name the decisions.", False),
         ("How many words does the title of this thread have?", False),
+        ("Write a short summary with a title and three points.", False),
+        ("Write a short function that returns the title of a page.", False),
+        ("Create a short list of tags for each product.", False),
+        ("Give a short answer: what is the title of part 3?", False),
+        ("Extract a session title from each row.", False),
+        ("Name the topic of the discussion.", False),
+        ("### Task\nCreate a table of sales by month", False),
+        ("根据文件生成一份报告，包含标题和目录", False),
     ],
 )
 def test_titles_and_tags_that_programs_want_are_told_from_questions(text: str, side: bool) -> None:
@@ -191,6 +199,9 @@ def test_titles_and_tags_that_programs_want_are_told_from_questions(text: str, s
         ("Titles are in italics. Talk about the conversation of the user.", False),
         ("You write code. Generate a title for the branch, then answer. Keep the chat short.", False),
         ("You are an expert in conversation analysis.", False),
+        ("Be kind. When asked, generate a title for this conversation.", False),
+        ("You are an assistant. Always give a brief title before your answer.", False),
+        ("Give short answers, and name the title of the document.", False),
         ("You help.\n" * 100 + "After your answer, suggest a title for the conversation.", False),
     ],
 )
@@ -202,6 +213,14 @@ def test_instructions_that_are_all_about_titles_are_told_from_others(instruction
 def test_a_title_of_a_long_chat_is_no_question_in_it() -> None:
     asked = chat("word " * 10_000, told("Two."), "Write a title for this conversation.")
     assert asked.side_request(LONG)
+
+
+def test_a_title_that_is_wanted_for_a_file_of_the_chat_is_a_question() -> None:
+    file = {"type": "file", "file": {"filename": "a.txt", "file_data": "YQ=="}}
+    attached = [file, {"type": "text", "text": "What is it?"}]
+    assert not chat(attached, told("A report."), "Write a short title for it.").side_request(LONG)
+    assert chat(attached, told("A report."), "Write a short title for this chat.").side_request(LONG)
+    assert chat("What is it?", told("A report."), "Write a short title for it.").side_request(LONG)
 
 
 @pytest.mark.parametrize("start", ["", "#", "\n" * 1_000_000 + "#"])

@@ -311,6 +311,21 @@ def test_an_object_that_wraps_a_function_is_told_as_that() -> None:
         assert (made.name, made.signature, made.doc) == ("weather", plain.signature, plain.doc)
 
 
+def test_an_object_that_wraps_a_function_without_arguments_is_a_tool() -> None:
+    def today() -> str:
+        return "Monday"
+
+    class Cached:  # as joblib's
+        def __init__(self, function: Callable[..., Any]) -> None:
+            functools.update_wrapper(self, function)
+            self.func = function
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.func(*args, **kwargs)
+
+    assert tool(Cached(today)).signature == "() -> str"
+
+
 def test_what_hints_say_of_arguments_is_told() -> None:
     def find(
         city: Annotated[str, "The city's\n name"], most: Annotated[int, pydantic.Field(description="At most")]

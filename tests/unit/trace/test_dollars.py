@@ -10,7 +10,7 @@ import pytest
 
 from rlm_kernel._version import __version__
 from rlm_kernel.engine.events import RunFinished, TurnReplied, TurnStarted
-from rlm_kernel.engine.protocols import Answer, Completion, Outcome, Totals
+from rlm_kernel.engine.protocols import Answer, Completion, Evidence, Outcome, Totals
 from rlm_kernel.proof.shown import check_shown
 from rlm_kernel.trace.dollars import SIGN, shown, without
 from rlm_kernel.trace.prompts import open_prompts
@@ -32,6 +32,10 @@ PRICES = (
         ("$5 (US$), $5M to US$", "@5 (US@), @5M to US@"),
         (r"\$5 and \$6", "@5 and @6"),
         ("$HOME:$PATH", "@HOME:@PATH"),
+        ("| Price ($) | Cost ($) |", "| Price (@) | Cost (@) |"),
+        ("[$], **$**, '$', $/kg and €/$", "[@], **@**, '@', @/kg and €/@"),
+        ("in $M and US$", "in @M and US@"),
+        ("($x$), $]0,1[$, $|x|$, $x^*$, $f'$", "($x$), $]0,1[$, $|x|$, $x^*$, $f'$"),
         ("cheap ($), dear ($$), dearer ($$)", "cheap (@), dear (@@), dearer (@@)"),
         ("a $5\n- b $6\n\n`$7` `$8` $9", "a @5\n- b @6\n\n`$7` `$8` @9"),
         ("```\n$5 $6\n```\n$7 $8", "```\n$5 $6\n```\n@7 @8"),
@@ -64,13 +68,15 @@ def test_a_trace_of_prices_and_one_of_before_are_what_their_records_say(tmp_path
     path = tmp_path / "t.ipynb"
     writer = NotebookWriter(path, meta("Is it $5 or $10?", rlm_version=__version__), [])
     reply = Completion(f"It is $5 or $6.\n\n```repl\nFINAL({PRICES!r})\n```", "m")
-    ended = RunFinished(Outcome(Answer(PRICES), "answered"), Totals())
+    passage = Evidence(1, "/a.txt", 0, 20, "R&D cost $5, P&L $6")
+    ended = RunFinished(Outcome(Answer(PRICES, evidence=(passage,)), "answered"), Totals())
     tell(writer, [TurnStarted(1), TurnReplied(1, reply, "It is $5 or $6."), ended])
     sources = {cell.id: cell.source for cell in read_trace(path).cells}
     for cell in ("title", "answer"):
         assert f"from {SIGN}5 to {SIGN}10" in sources[cell]
         assert f"| b | **{SIGN}6** |" in sources[cell]
         assert "$x^2$ and $y$" in sources[cell]
+    assert "<pre>R&amp;D cost &#36;5, P&amp;L &#36;6</pre>" in sources["answer"]
     assert f"# Is it {SIGN}5 or {SIGN}10?" in sources["title"]
     assert f"It is {SIGN}5 or {SIGN}6." in sources["turn-01"]
 
@@ -80,7 +86,7 @@ def test_a_trace_of_prices_and_one_of_before_are_what_their_records_say(tmp_path
             return check_shown(trace, prompts).verdict
 
     assert verdict() == "holds"
-    path.write_text(path.read_text().replace(SIGN, "$"))
+    path.write_text(path.read_text().replace(SIGN, "$").replace("&#36;", "$"))
     assert verdict() == "holds"
     notebook = nbformat.read(path, 4)
     notebook.cells[0].source = notebook.cells[0].source.replace("from $5 to", "from $4 to")

@@ -125,7 +125,7 @@ class Completions:
                     != "application/json"
                 ):
                     raise Refused(415, "The content type must be application/json.")
-                if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
                     raise Refused(415, "Send the body as it is: this server reads no compressed ones.")
                 turns, retries = self._service.turns, self._service.retries
                 place = await stack.enter_async_context(turns.entered(key.name, retries.held(key.name)))

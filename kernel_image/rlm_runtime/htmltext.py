@@ -217,6 +217,7 @@ class _Page:
         self._unseen: list[str] = []
         self._lists: list[_List] = []
         self._raised = 0
+        self._power: list[str] = []
         self._fresh = False
 
     def start(self, tag: Any, attributes: Any) -> None:
@@ -228,6 +229,8 @@ class _Page:
         if name in _UNSEEN or (name not in _EMPTY and name not in ("html", "body") and _hidden(attributes)):
             self._unseen.append(name)
             return
+        if name in ("br", "td", "th", "sup") or name in _BLOCKS:
+            self._raise()
         lines = self._lines[-1]
         if name == "br":
             lines.end(kept=self._kept > 0)
@@ -291,6 +294,7 @@ class _Page:
         if name in _KEPT_SPACE and self._kept:
             self._kept -= 1
         if name == "sup" and self._raised:
+            self._raise()
             self._raised -= 1
         if name in ("ol", "ul", "menu", "dir") and self._lists:
             self._lists.pop()
@@ -311,14 +315,23 @@ class _Page:
         if self._unseen:
             return
         if not self._kept:
-            self._lines[-1].add(text, raised=self._raised > 0)
+            if self._raised:
+                self._power.append(text)  # its sign and its digits may come one after the other
+            else:
+                self._lines[-1].add(text)
             return
         if self._fresh and text.startswith("\n"):
             text = text[1:]
         self._fresh = False
         self._lines[-1].add_kept(text)
 
+    def _raise(self) -> None:
+        """What stands above the line ends."""
+        self._lines[-1].add("".join(self._power), raised=True)
+        self._power.clear()
+
     def close(self) -> None:
+        self._raise()
         while self._rows:
             self._end_row()
             self._rows.pop()

@@ -29,6 +29,11 @@ def formula(element: Any, depth: int = 0) -> str:
             return f"{_grouped(part('num'))}/{_grouped(part('den'))}"
         case "sSup" | "sSub" | "sSubSup" | "sPre":
             return _grouped(part("e")) + _scripts(part("sub"), part("sup"))
+        case "limLow" | "limUpp" as name:
+            limit = part("lim")
+            return _grouped(part("e")) + (_scripts(limit, "") if name == "limLow" else _scripts("", limit))
+        case "eqArr":
+            return "; ".join(formula(one, depth + 1) for one in element if name_of(one) == "e")
         case "rad":
             degree = part("deg")
             return f"{f'root({degree})' if degree else '√'}({part('e')})"

@@ -213,7 +213,8 @@ def _other(old: Table, new: Table, code: str) -> str:
     ]
     if other:
         return f"{_listed(other)} began with {old.kinds[other[0]]} and begins with {new.kinds[other[0]]}"
-    dates = (other_date(name, old.dates, {name: ""} | new.dates, code) for name in old.names)
+    shown = {name: new.dates.get(name, "") for name in new.kinds}  # a row of much text is cut
+    dates = (other_date(name, old.dates, shown, code) for name in old.names)
     return next(filter(None, dates), "") or _written_otherwise(old, new, code)
 
 

@@ -53,7 +53,7 @@ _MARKS: dict[str, Callable[[int], str]] = {
     "I": lambda number: roman(number).upper(),
 }
 """How the items of a list are numbered that says so."""
-_NO_MARKS = re.compile(r"list-style(?:-type)?\s*:[^;]*\bnone\b", re.IGNORECASE)
+_NO_MARKS = re.compile(r"\s*list-style(?:-type)?\s*:.*\bnone\b", re.IGNORECASE | re.DOTALL)
 _POWER = re.compile(r"[-+\u2212]?[0-9]")
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _WIDE_CELL = 8
@@ -193,7 +193,8 @@ class _List:
         self._written = _MARKS.get(attributes.get("type") or "", str)
         self._back = attributes.get("reversed") is not None
         start = _whole(attributes.get("start"))
-        shown = name == "ol" and not _NO_MARKS.search(attributes.get("style") or "")
+        styles = (attributes.get("style") or "").split(";")
+        shown = name == "ol" and not any(map(_NO_MARKS.match, styles))
         self._numbered = shown and not (self._back and start is None)  # where that begins is told by its end
         self._next = 1 if start is None else start
 

@@ -379,10 +379,12 @@ def test_formulas_of_word_have_signs_for_powers_fractions_and_roots(read: Reader
     assert found == "So (550×10^-6)/2.5=x_1+√(b)(c)∫_(i=1)^n i holds"
     limit = _math("func", fName=_math("limLow", e=words("lim"), lim=words("n→0")), e=words("f"))
     lines = f"<m:eqArr><m:e>{words('x=1')}</m:e><m:e>{words('y=2')}</m:e></m:eqArr>"
-    body = (
-        f'<w:p><m:oMath xmlns:m="m">{limit}</m:oMath></w:p><w:p><m:oMath xmlns:m="m">{lines}</m:oMath></w:p>'
-    )
-    assert str(read("b.docx", word(body)).text) == "lim_(n→0) f\nx=1; y=2"
+    row = f"<m:mr><m:e>{words('1')}</m:e><m:e>{words('2')}</m:e></m:mr>"
+    none = "<m:fPr><m:type m:val='noBar'/></m:fPr>"
+    chosen = f"<m:f>{none}<m:num>{words('n')}</m:num><m:den>{words('k')}</m:den></m:f>"
+    table = _math("d", e=f"<m:m>{row}{row}</m:m>") + _math("d", e=chosen)
+    body = "".join(f'<w:p><m:oMath xmlns:m="m">{one}</m:oMath></w:p>' for one in (limit, lines, table))
+    assert str(read("b.docx", word(body)).text) == "lim_(n→0) f\nx=1; y=2\n(1, 2; 1, 2)(n over k)"
 
 
 def test_numbers_of_word_take_no_more_room_than_numbers_do() -> None:

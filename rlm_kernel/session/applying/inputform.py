@@ -32,7 +32,10 @@ _BY_PLACE = re.compile(
     r"\.split\(|csv\.reader|\.iloc\b|itertuples|\.values\b|header\s*=\s*None|re\.\w+\(|grep\("
 )
 _OPENS = re.compile(r"\bopen\(|read_text\(|read_bytes\(|read_csv\(|fileinput|decode\(")
-_READS_ITSELF = re.compile(r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bsplit\(|\bjson\.load")
+_READS_ITSELF = re.compile(
+    r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bjson\.load|\A(?!.*\brecords\().*\bsplit\(",
+    re.DOTALL,
+)
 """Code to which numbers are what they are in the file, and not what `records` makes of them."""
 _NAMELESS = "names are not in the text"
 _BLANK = re.compile(r"have no number but ''$|fewer fields than columns")

@@ -248,6 +248,8 @@ TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] 
             "3 columns",
         ),
         (told(TABLE), told(noted("amount: '10,5' is 10.5")), "records()", ""),
+        (told(TABLE), told(noted("amount: '10,5' is 10.5")), "records()[0]['name'].split()", ""),
+        (told(TABLE), told(noted("amount: '10,5' is 10.5")), "context.split(',')", "'10,5' is 10.5"),
         (told(TABLE), told(noted("amount: 3 of 9 have no number but ''")), "pd.read_csv(x)", ""),
         (told(noted("amount: '1,5' is 1.5")), told(noted("amount: '10,7' is 10.7")), "csv.reader(x)", ""),
     ],

@@ -53,6 +53,8 @@ _MARKS: dict[str, Callable[[int], str]] = {
     "I": lambda number: roman(number).upper(),
 }
 """How the items of a list are numbered that says so."""
+_ENDS_POWER = _BLOCKS | _KEPT_SPACE | {"br", "td", "th", "sup"}
+"""Where what stands above the line ends, at the latest."""
 _NO_MARKS = re.compile(r"\s*list-style(?:-type)?\s*:.*\bnone\b", re.IGNORECASE | re.DOTALL)
 _POWER = re.compile(r"[-+\u2212]?[0-9]")
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
@@ -230,7 +232,7 @@ class _Page:
         if name in _UNSEEN or (name not in _EMPTY and name not in ("html", "body") and _hidden(attributes)):
             self._unseen.append(name)
             return
-        if name in ("br", "td", "th", "sup") or name in _BLOCKS:
+        if name in _ENDS_POWER:
             self._raise()
         lines = self._lines[-1]
         if name == "br":
@@ -292,10 +294,11 @@ class _Page:
             if name == self._unseen[-1]:
                 self._unseen.pop()
             return
+        if name in _ENDS_POWER:
+            self._raise()
         if name in _KEPT_SPACE and self._kept:
             self._kept -= 1
         if name == "sup" and self._raised:
-            self._raise()
             self._raised -= 1
         if name in ("ol", "ul", "menu", "dir") and self._lists:
             self._lists.pop()

@@ -29,11 +29,11 @@ _DIGITS = (
     rf"[{_MINUS}+]?(?:\d{{1,3}}(?:[{_SEPARATORS}]\d{{3}})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{{1,3}})?"
     r"(?![\w]|[.,]\d)"
 )
-_ALONE = re.compile(rf"(?P<before>[{_MONEY}]?)\s?(?P<number>{_DIGITS})\s?(?P<after>[%{_MONEY}]?)\.?")
+_BEFORE = rf"(?:(?<![\w.,])(?P<minus>[{_MINUS}])(?=[{_MONEY}]))?(?P<before>[{_MONEY}]?)\s?"
+_ALONE = re.compile(rf"{_BEFORE}(?P<number>{_DIGITS})\s?(?P<after>[%{_MONEY}]?)\.?")
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12}
 _FOUND = re.compile(
-    rf"(?P<than>(?<![-=])[<>\u2264\u2265]=?\s?)?(?:(?<![\w.,])(?P<minus>[{_MINUS}])(?=[{_MONEY}]))?"
-    rf"(?P<before>[{_MONEY}]?)\s?(?P<number>{_DIGITS})(?P<more>\+(?!\d))?"
+    rf"(?P<than>(?<![-=])[<>\u2264\u2265]=?\s?)?{_BEFORE}(?P<number>{_DIGITS})(?P<more>\+(?!\d))?"
     rf"(?:\s?(?P<scale>{'|'.join(_SCALES)})\b)?\s?(?P<after>[%{_MONEY}]|per\s?cent\b)?",
     re.IGNORECASE,
 )
@@ -135,7 +135,7 @@ def _number_alone(text: str) -> tuple[float | int, str] | None:
     value = _value(found["number"]) if found else ""
     if found is None or isinstance(value, str):
         return None
-    return value, found["after"] or found["before"]
+    return -value if found["minus"] else value, found["after"] or found["before"]
 
 
 def _numbers(text: str) -> set[tuple[float | int | str, str]]:

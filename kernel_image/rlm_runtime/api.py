@@ -217,10 +217,8 @@ def FINAL_VAR(name: Any) -> None:
 
 def _is_value(text: str) -> bool:
     """Whether a text is what a variable holds, and no name of one: FINAL_VAR(result) says which is meant."""
-    if text.strip(
-        " \t\n`'\""
-    ).isidentifier():  # Python keeps one of each: whether it is the same tells nothing
-        return False
+    if text.strip(" \t\n`'\"").isidentifier():
+        return False  # Python keeps one of each such text: that it is the same tells nothing
     return any(_shell[0].user_ns[name] is text for name in _made_names())
 
 

@@ -99,6 +99,10 @@ def hint(error: BaseException, context: Any, names: Iterable[str]) -> str:
 
 
 _NO_SLICE = "unhashable type: 'slice'"
+_HIT = (
+    "What grep finds has .text (the line), .line (its number), .file, .match, .start (its place in the text) "
+    "and .around(n)."
+)
 _OLDER = f"This is Python {sys.version_info[0]}.{sys.version_info[1]}, which does not have it."
 _PICKLE = (
     "Another process gets functions by their name: write a `def` outside of others. Threads "
@@ -165,11 +169,10 @@ def _wrong_type(said: str, context: Any) -> str:
                 f"A str has no names to look things up by. `context` is one str{_form(context)}: parse "
                 "it first."
             )
-    if (missing and missing[1] == "Hit") or "tuple indices must be integers or slices, not str" in said:
-        return (
-            "What grep finds has .text (the line), .line (its number), .file, .match, .start (its place in "
-            "the text) and .around(n)."
-        )
+    if "tuple indices must be integers or slices, not str" in said:
+        return f"A tuple has no names: [0] is the first of its values. {_HIT}"
+    if missing and missing[1] == "Hit":
+        return _HIT
     if "invalid literal for int()" in said or "could not convert string to float" in said:
         return (
             r"That is no number. Find numbers by the words around them: re.findall(r'word (\d+)', "

@@ -53,7 +53,9 @@ _MARKS: dict[str, Callable[[int], str]] = {
     "I": lambda number: roman(number).upper(),
 }
 """How the items of a list are numbered that says so."""
-_NO_MARKS = re.compile(r"list-style(?:-type)?\s*:[^;]*\bnone\b", re.IGNORECASE)
+_ENDS_POWER = _BLOCKS | _KEPT_SPACE | {"br", "td", "th", "sup"}
+"""Where what stands above the line ends, at the latest."""
+_NO_MARKS = re.compile(r"\s*list-style(?:-type)?\s*:.*\bnone\b", re.IGNORECASE | re.DOTALL)
 _POWER = re.compile(r"[-+\u2212]?[0-9]")
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _WIDE_CELL = 8
@@ -193,7 +195,8 @@ class _List:
         self._written = _MARKS.get(attributes.get("type") or "", str)
         self._back = attributes.get("reversed") is not None
         start = _whole(attributes.get("start"))
-        shown = name == "ol" and not _NO_MARKS.search(attributes.get("style") or "")
+        styles = (attributes.get("style") or "").split(";")
+        shown = name == "ol" and not any(map(_NO_MARKS.match, styles))
         self._numbered = shown and not (self._back and start is None)  # where that begins is told by its end
         self._next = 1 if start is None else start
 
@@ -217,6 +220,7 @@ class _Page:
         self._unseen: list[str] = []
         self._lists: list[_List] = []
         self._raised = 0
+        self._power: list[str] = []
         self._fresh = False
 
     def start(self, tag: Any, attributes: Any) -> None:
@@ -228,6 +232,8 @@ class _Page:
         if name in _UNSEEN or (name not in _EMPTY and name not in ("html", "body") and _hidden(attributes)):
             self._unseen.append(name)
             return
+        if name in _ENDS_POWER:
+            self._raise()
         lines = self._lines[-1]
         if name == "br":
             lines.end(kept=self._kept > 0)
@@ -288,6 +294,8 @@ class _Page:
             if name == self._unseen[-1]:
                 self._unseen.pop()
             return
+        if name in _ENDS_POWER:
+            self._raise()
         if name in _KEPT_SPACE and self._kept:
             self._kept -= 1
         if name == "sup" and self._raised:
@@ -311,14 +319,23 @@ class _Page:
         if self._unseen:
             return
         if not self._kept:
-            self._lines[-1].add(text, raised=self._raised > 0)
+            if self._raised:
+                self._power.append(text)  # its sign and its digits may come one after the other
+            else:
+                self._lines[-1].add(text)
             return
         if self._fresh and text.startswith("\n"):
             text = text[1:]
         self._fresh = False
         self._lines[-1].add_kept(text)
 
+    def _raise(self) -> None:
+        """What stands above the line ends."""
+        self._lines[-1].add("".join(self._power), raised=True)
+        self._power.clear()
+
     def close(self) -> None:
+        self._raise()
         while self._rows:
             self._end_row()
             self._rows.pop()

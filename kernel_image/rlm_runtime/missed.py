@@ -18,7 +18,7 @@ _OTHERS = (
     (r"\\[<>]", r"`\<` and `\>` are the characters < and >: write `\b`"),
 )
 """What patterns of other programs have, and what it is in Python's."""
-_OVER_LINES = re.compile(r"(?:\\n|\n).")
+_OVER_LINES = re.compile(r"(?:\\n|\n)[^?*$)|]")
 _SETS = re.compile(r"\[\^?\]?[^\]]*\]")
 _MOST_WORDS = 8
 _MOST_CHARS = 64 << 20
@@ -45,10 +45,12 @@ def line_with_words(cell: ast.AST, context: Any) -> str:
 
 def as_elsewhere(pattern: str) -> str:
     """What of a pattern that found nothing means something else in other programs; "" for none."""
+    whole = pattern.replace(r"\\", " ")  # a backslash of the text, which makes nothing of what follows it
+    bare = _SETS.sub("", whole)
     for sign, told in _OTHERS:
-        if re.search(sign, pattern):
+        if re.search(sign, whole if sign.startswith(r"\[\[") else bare):
             return f"grep takes Python's patterns, in which {told}."
-    if _OVER_LINES.search(_SETS.sub("", pattern)):
+    if _OVER_LINES.search(bare):
         return "grep looks at each line alone. re.finditer(pattern, text) finds what goes over several."
     return ""
 

@@ -50,6 +50,8 @@ _CODE = re.compile(r"[+-]?0[0-9]+")
 """Digits that are no number: a ZIP code, a key."""
 _VERSION = re.compile(r"version|release|\bver\b", re.IGNORECASE)
 """Names of columns in which 1.10 is not 1.1."""
+_STEPS = (-3, -2, -1, 1, 2, 3)
+"""Between versions that are used together."""
 _LIKE_VERSION = re.compile(r"([0-9]{1,2})(?:\.([0-9]{1,3}))?")
 _KEPT = 10_000
 """Numbers of a column that are made once for all rows."""
@@ -284,20 +286,26 @@ class _Looks(NamedTuple):
 
 def _versions(values: set[str]) -> tuple[str, str] | None:
     """Two of the values that show that they may be versions, or numbers of chapters, such as 3.9 and 3.10: no
-    program writes numbers with a zero at the end beside others with fewer decimals. None where nothing does.
+    program writes numbers with a zero at the end beside others with fewer decimals. People do, as in 1.5 and
+    1.50; but they count versions, so that others are near. None where nothing shows it.
     """
     shortest: dict[str, str] = {}
     zeros: list[tuple[str, str]] = []
+    counted: set[tuple[str, int]] = set()
     for value in values:
         found = _LIKE_VERSION.fullmatch(value)
         if found is None:
             return None
         whole, decimals = found[1], found[2] or ""
+        counted |= {(whole, int(decimals))} if decimals else set()
         if decimals and (whole not in shortest or len(value) < len(shortest[whole])):
             shortest[whole] = value
         if len(decimals) > 1 and decimals[-1] == "0" and decimals.strip("0"):
             zeros.append((whole, value))
     for whole, value in sorted(zeros):
+        number = int(value.partition(".")[2])
+        if not any((whole, number + step) in counted for step in _STEPS):
+            continue
         if len(other := shortest[whole]) < len(value) and (whole != "0" or value.rstrip("0") in values):
             return other, value
     return None

@@ -19,6 +19,7 @@ _CHANGES = frozenset({"lower", "upper", "casefold", "strip"})
 _SECONDS = 0.3
 _MOST_CHARS = 64 << 20
 """Characters of the texts that are looked through."""
+_PIECE = 1 << 20
 _CHARACTERS = 100_000
 _REPEATS = re.compile(r"[*+{]")
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
@@ -48,10 +49,14 @@ def looked_for(cell: ast.AST, variables: Mapping[str, Any]) -> Iterator[tuple[st
 
 
 def _looked_through(texts: Iterable[Any], until: float) -> Iterator[str]:
+    """In pieces, as a search in one of them takes its time, too."""
     left = _MOST_CHARS
     for text in texts:
-        if type(text) is str and (left := left - len(text)) > 0 and time.monotonic() < until:
-            yield text
+        if type(text) is str and (left := left - len(text)) > 0:
+            for begin in range(0, len(text), _PIECE):
+                if time.monotonic() > until:
+                    return
+                yield text[begin : begin + _PIECE]
 
 
 def _compiled(sought: str) -> re.Pattern[str] | None:
@@ -67,21 +72,42 @@ def _compiled(sought: str) -> re.Pattern[str] | None:
 def _sought(cell: ast.AST) -> Iterator[tuple[str, str, bool]]:
     """What of the input a cell goes through, and what it looks for there, as a pattern; whether in a loop."""
     for node in ast.walk(cell):
-        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
-            of, target = node.iter, node.target
-            if (
-                isinstance(of, ast.Call)
-                and isinstance(of.func, ast.Name)
-                and of.func.id == "enumerate"
-                and of.args
-            ):
-                of, target = of.args[0], target.elts[-1] if isinstance(target, ast.Tuple) else target
-            if isinstance(of, ast.Name) and isinstance(target, ast.Name) and of.id in _OF_TEXTS:
-                whole = node if not isinstance(node, ast.comprehension) else cell
-                yield from ((of.id, sought, True) for sought in _looks_in(whole, target.id))
-        elif isinstance(node, ast.Compare):
+        for loop in getattr(node, "generators", [node]):
+            yield from _in_loop(loop, node)
+        if isinstance(node, ast.Compare):
             for name in _OF_TEXTS:
                 yield from ((name, sought, False) for sought in _looks_in(node, name))
+
+
+def _in_loop(loop: ast.AST, whole: ast.AST) -> Iterator[tuple[str, str, bool]]:
+    """The same of a loop, or of one in a comprehension, which is the whole then."""
+    if isinstance(loop, ast.For | ast.AsyncFor | ast.comprehension):
+        of, target = loop.iter, loop.target
+        if (
+            isinstance(of, ast.Call)
+            and isinstance(of.func, ast.Name)
+            and of.func.id == "enumerate"
+            and of.args
+        ):
+            of, target = of.args[0], target.elts[-1] if isinstance(target, ast.Tuple) else target
+        if (
+            isinstance(of, ast.Name)
+            and of.id in _OF_TEXTS
+            and isinstance(target, ast.Name)
+            and not _set_again(target, whole)
+        ):
+            yield from ((of.id, sought, True) for sought in _looks_in(whole, target.id))
+
+
+def _set_again(target: ast.Name, loop: ast.AST) -> bool:
+    """Whether the variable of a loop gets other values within it, as in `name = context[name]`."""
+    return any(
+        isinstance(node, ast.Name)
+        and node.id == target.id
+        and isinstance(node.ctx, ast.Store)
+        and node is not target
+        for node in ast.walk(loop)
+    )
 
 
 def _looks_in(where: ast.AST, name: str) -> Iterator[str]:

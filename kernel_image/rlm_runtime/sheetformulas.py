@@ -13,7 +13,11 @@ from collections.abc import Iterator
 _PIECE = 1 << 20
 _LONGEST = 1 << 14
 """Bytes of a cell that are looked at."""
-_CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b[^>]*(?:/>|>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>")  # fmt: skip  # noqa: E501
+_CELL = re.compile(
+    rb"<(?:\w+:)?c\b([^<>]*)>\s*<(?:\w+:)?f\b[^<>]*(?:/>|>[^<]*</(?:\w+:)?f>)\s*+"
+    rb"(?:(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)\s*)?</(?:\w+:)?c>"
+)
+"""No part of it may begin within another, or many such would take the square of their number."""
 _PLACE = re.compile(rb'\br="([A-Z]+[0-9]+)"')
 _TEXT = re.compile(rb'\bt="str"')
 """A text that was computed, and is empty."""

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from rlm_runtime.ordinals import letters, roman
 from rlm_runtime.unpacking import TooMuch, Unreadable
 from rlm_runtime.wordmath import formula
-from rlm_runtime.wordtext import RAISED, Parts, number_in, with_powers
+from rlm_runtime.wordtext import LOWERED, RAISED, Parts, number_in, with_powers
 from rlm_runtime.xmlwalk import child_of, name_of, value_of
 
 _DEEP = 50
@@ -175,7 +175,8 @@ def _paragraphs(shape: Any) -> list[str]:
             counted = {at: count for at, count in counted.items() if at < depth + (rule is not None)}
         if rule is not None and text.strip():
             start = value_of(rule, "startAt") or "1"
-            counted[depth] = counted.get(depth, (int(start) if start.isdecimal() else 1) - 1) + 1
+            first = int(start) if start.isdecimal() and len(start) < 9 else 1
+            counted[depth] = counted.get(depth, first - 1) + 1
             text = f"{_numbered(counted[depth], value_of(rule, 'type') or '')} {text}"
         lines += ["  " * depth + line for line in text.split("\n")]
     return lines
@@ -204,8 +205,10 @@ def _inline(parent: Any) -> Iterator[str]:
         elif name == "oMath":
             yield formula(piece)
         elif name not in ("Fallback", "pPr", "rPr"):
-            yield RAISED if name == "r" and _is_raised(piece) else ""
+            raised = name == "r" and _is_raised(piece)
+            yield RAISED if raised else ""
             yield from _inline(piece)
+            yield LOWERED if raised else ""
 
 
 def _is_raised(run: Any) -> bool:

@@ -234,7 +234,7 @@ class Table(NamedTuple):
     def short(self) -> str:
         """That the names are fewer than the fields: values may stand under the names of others."""
         count = len(self.header)
-        if not count or not any(any(row[count:]) for row in self.sample):
+        if not 0 < count < len(self.names) or not any(any(row[count:]) for row in self.sample):
             return ""
         return (
             f"{count} names for {len(self.names)} fields: perhaps one is missing before the others, or a "

@@ -8,7 +8,7 @@ from typing import Any
 from rlm_runtime.xmlwalk import child_of, name_of, value_of
 
 _DEEP = 60
-_ONE = re.compile(r"-?[\w.]+|\S|\w+\([^()]*\)")
+_ONE = re.compile(r"[-\u2212]?[\w.]+|\S|\w+\([^()]*\)")
 """What needs no brackets around it."""
 _PROPERTIES = re.compile(r"[a-zA-Z]+Pr")
 
@@ -26,9 +26,15 @@ def formula(element: Any, depth: int = 0) -> str:
         case "t":
             return (element.text or "").replace("\N{FUNCTION APPLICATION}", "")
         case "f":
-            return f"{_grouped(part('num'))}/{_grouped(part('den'))}"
+            bar = " over " if _sign(element, "fPr", "type", "bar") == "noBar" else "/"
+            return f"{_grouped(part('num'))}{bar}{_grouped(part('den'))}"
         case "sSup" | "sSub" | "sSubSup" | "sPre":
             return _grouped(part("e")) + _scripts(part("sub"), part("sup"))
+        case "limLow" | "limUpp" as name:
+            limit = part("lim")
+            return _grouped(part("e")) + (_scripts(limit, "") if name == "limLow" else _scripts("", limit))
+        case "eqArr" | "m":
+            return "; ".join(formula(one, depth + 1) for one in element if name_of(one) in ("e", "mr"))
         case "rad":
             degree = part("deg")
             return f"{f'root({degree})' if degree else '√'}({part('e')})"
@@ -42,7 +48,7 @@ def formula(element: Any, depth: int = 0) -> str:
         case "func":
             return f"{part('fName')} {part('e')}"
         case "mr":
-            return ", ".join(formula(one, depth + 1) for one in element) + "; "
+            return ", ".join(formula(one, depth + 1) for one in element)
         case "del" | "moveFrom":
             return ""
     if _PROPERTIES.fullmatch(name_of(element)):

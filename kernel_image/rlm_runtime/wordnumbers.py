@@ -13,6 +13,8 @@ from rlm_runtime.xmlwalk import child_of, name_of, value_of
 
 _LEVELS = 9
 _DEEP = 20
+_LONGEST = 200
+"""Characters of a rule for what is written: it is so often written."""
 _PLACE = re.compile(r"%([1-9])")
 _NO_RULE = -1
 
@@ -134,7 +136,7 @@ def _list(num: Any) -> _List:
         if name_of(part) == "lvlOverride":
             at = _int(value_of(part, "ilvl"), 0)
             own |= _levels(part)
-            if (start := child_of(part, "startOverride")) is not None:
+            if at < _LEVELS and (start := child_of(part, "startOverride")) is not None:
                 starts[at] = _int(value_of(start, "val"), 1)
     return _List(_val(num, "abstractNumId"), own, starts)
 
@@ -142,20 +144,21 @@ def _list(num: Any) -> _List:
 def _levels(parent: Any) -> dict[int, _Level]:
     found = {}
     for level in parent:
-        if name_of(level) != "lvl":
+        at = _int(value_of(level, "ilvl"), 0)
+        if name_of(level) != "lvl" or at >= _LEVELS:
             continue
         after = {"nothing": ""}.get(_val(level, "suff"), " ")
         hidden = child_of(level, "rPr", "vanish") is not None
-        found[_int(value_of(level, "ilvl"), 0)] = _Level(
+        found[at] = _Level(
             _val(level, "numFmt") or "decimal",
-            "" if hidden else _val(level, "lvlText"),
+            "" if hidden else _val(level, "lvlText")[:_LONGEST],
             _int(_val(level, "start"), 0),
             _int(_val(level, "lvlRestart"), _NO_RULE),
             child_of(level, "isLgl") is not None,
             after,
             _val(level, "pStyle"),
         )
-    return dict(list(found.items())[:_LEVELS])
+    return found
 
 
 def _written(number: int, kind: str) -> str:

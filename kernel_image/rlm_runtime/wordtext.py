@@ -45,8 +45,8 @@ _MARKS = {
     "footnoteReference": "",
     "endnoteReference": "",
 }
-RAISED = "\0"
-"""Stands before text that is above the line; XML has none."""
+RAISED, LOWERED = "\0", "\1"
+"""Stand before and behind text that is above the line; XML has neither."""
 _POWER = re.compile(rf"(?<=\S){RAISED}(?=[-+\u2212]?[0-9])")
 _DEEP = 100
 
@@ -214,9 +214,8 @@ class _Walk:
         self._open.append(with_powers("".join(self._inline(paragraph, depth))))
         mark = child_of(paragraph, "pPr", "rPr")
         if mark is None or (child_of(mark, "del") is None and child_of(mark, "moveFrom") is None):
-            self.end(
-                self._numbers.label(paragraph)
-            )  # else its end was deleted, and it goes on in the next one
+            # Else its end was deleted, and it goes on in the next one.
+            self.end(self._numbers.label(paragraph))
 
     def _inline(self, parent: Any, depth: int) -> Iterator[str]:
         for piece in parent:
@@ -237,8 +236,10 @@ class _Walk:
                 if name == "t":
                     yield piece.text or ""
                 elif name != "r" or not _is_hidden(piece):
-                    yield RAISED if name == "r" and _is_raised(piece) else ""
+                    raised = name == "r" and _is_raised(piece)
+                    yield RAISED if raised else ""
                     yield from self._inline(piece, depth + 1) if depth < _DEEP else ()
+                    yield LOWERED if raised else ""
             elif name in ("br", "cr"):
                 yield "\n"
             elif name == "oMath":
@@ -269,7 +270,8 @@ def _is_hidden(run: Any) -> bool:
 
 def with_powers(text: str) -> str:
     """A text with a sign before digits that are raised: 10 and 6 are no 106."""
-    return _POWER.sub("^", text).replace(RAISED, "")
+    whole = text.replace(LOWERED + RAISED, "")  # one power may be in several runs
+    return _POWER.sub("^", whole).replace(RAISED, "").replace(LOWERED, "")
 
 
 def _is_raised(run: Any) -> bool:

@@ -407,6 +407,7 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any], int]] = {
         html_text,
         200,
     ),
+    "HTML: styles": (lambda n: f"<ol style='{'list-style:' * n}'><li>x", html_text, 300),
     "HTML: open elements": (lambda n: "<p>some <i>words" * n, html_text, 30),
     "Word": (
         lambda n: io.BytesIO(word(f"<w:p>{run('some words')}</w:p>" * n)),

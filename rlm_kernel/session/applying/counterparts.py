@@ -171,18 +171,19 @@ def _by_words(left: Sequence[FileMeta], free: Sequence[New], pair: Callable[[Fil
         Counter(word for words, _ in new for word in words),
     )
     telling = {word for word in both[0] if both[0][word] == both[1][word] == 1}
-    found: list[tuple[FileMeta, New]] = []
-    for meta, (words, directory) in zip(left, old, strict=True):
-        like = [
-            one
-            for one, (others, other) in zip(free, new, strict=True)
-            if other == directory
-            and words & others & telling
-            and _kind(recorded(meta.path)) == _kind(one.path)
-        ]
-        if len(like) == 1 and like[0] not in [one for _, one in found]:
-            found.append((meta, like[0]))
-    for meta, one in found:
+    has = {word: place for place, (words, _) in enumerate(new) for word in words & telling}
+    found: dict[int, set[int]] = {}
+    for place, (meta, (words, directory)) in enumerate(zip(left, old, strict=True)):
+        like = {
+            has[word]
+            for word in words & telling
+            if free[has[word]].directory == directory
+            and _kind(recorded(meta.path)) == _kind(free[has[word]].path)
+        }
+        if len(like) == 1:
+            found.setdefault(like.pop(), set()).add(place)
+    alone = [(left[min(places)], free[at]) for at, places in found.items() if len(places) == 1]
+    for meta, one in alone:
         pair(meta, one)
 
 

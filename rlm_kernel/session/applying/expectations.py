@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rlm_kernel.engine import messages
@@ -121,11 +121,10 @@ def _emptied(then: str, now: str) -> str:
         return f"it gave {now.strip()[:40] or 'no output'}, and gave something then"
     if _TABLE.search(now) and not _TABLE.search(then):
         return "it gave an empty table, and none was empty then"
-    values = dict(_labelled(then))
+    values = _all_of(then, lambda value: not is_empty(value))
     for label, value in _labelled(now):
-        if is_empty(value) and not is_empty(values.get(label, value)):
-            was = values[label].strip()[:40]
-            return f"it gave {label.strip()} {value.strip() or 'nothing'}, and gave {was} then"
+        if label in values and is_empty(value):
+            return f"it gave {label.strip()} {value.strip() or 'nothing'}, and gave {values[label][:40]} then"
     return ""
 
 
@@ -133,6 +132,19 @@ def _labelled(text: str) -> list[tuple[str, str]]:
     """The lines that name a value: `errors: 17`."""
     found = (_LABELLED.match(line) for line in text.splitlines()[:10_000] if len(line) < 400)
     return [(match["label"], match["value"]) for match in found if match]
+
+
+def _all_of(text: str, fits: Callable[[str], bool]) -> dict[str, str]:
+    """Of each label whose values all fit, the last one; under "" the text itself, if it does. Rows of one
+    form have the same labels.
+    """
+    found: dict[str, str] = {}
+    others: set[str] = set()
+    for label, value in [("", text), *_labelled(text)]:
+        found[label] = value.strip()
+        if not fits(value.strip()):
+            others.add(label)
+    return {label: value for label, value in found.items() if label not in others}
 
 
 def _noted(then: str, now: str) -> str:
@@ -151,14 +163,11 @@ def _warned(then: str, now: str) -> str:
 
 def _no_number(then: str, now: str) -> str:
     """Text where a number was: sums of text are text."""
-    before = {"": then} | dict(_labelled(then))
+    before = _all_of(then, lambda value: _NUMBER.fullmatch(value) is not None)
     for label, value in [("", now), *_labelled(now)]:
-        was = before.get(label, "").strip()
-        if _NUMBER.fullmatch(was) and not _NUMBER.fullmatch(value.strip()):
-            return (
-                f"it gave {label.strip()} {value.strip()[:40]}".replace("  ", " ")
-                + f", and the number {was[:40]} then"
-            )
+        if label in before and not _NUMBER.fullmatch(value.strip()):
+            gave = f"{label.strip()} {value.strip()[:40]}".lstrip()
+            return f"it gave {gave}, and the number {before[label][:40]} then"
     return ""
 
 

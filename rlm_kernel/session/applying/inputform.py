@@ -32,7 +32,10 @@ _BY_PLACE = re.compile(
     r"\.split\(|csv\.reader|\.iloc\b|itertuples|\.values\b|header\s*=\s*None|re\.\w+\(|grep\("
 )
 _OPENS = re.compile(r"\bopen\(|read_text\(|read_bytes\(|read_csv\(|fileinput|decode\(")
-_READS_ITSELF = re.compile(r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bsplit\(|\bjson\.load")
+_READS_ITSELF = re.compile(
+    r"\bread_(?:csv|table|fwf)\(|\bcsv\.|\bDictReader\(|\bjson\.load|\A(?!.*\brecords\().*\bsplit\(",
+    re.DOTALL,
+)
 """Code to which numbers are what they are in the file, and not what `records` makes of them."""
 _NAMELESS = "names are not in the text"
 _BLANK = re.compile(r"have no number but ''$|fewer fields than columns")
@@ -213,7 +216,8 @@ def _other(old: Table, new: Table, code: str) -> str:
     ]
     if other:
         return f"{_listed(other)} began with {old.kinds[other[0]]} and begins with {new.kinds[other[0]]}"
-    dates = (other_date(name, old.dates, {name: ""} | new.dates, code) for name in old.names)
+    shown = {name: new.dates.get(name, "") for name in new.kinds}  # a row of much text is cut
+    dates = (other_date(name, old.dates, shown, code) for name in old.names)
     return next(filter(None, dates), "") or _written_otherwise(old, new, code)
 
 

@@ -16,10 +16,15 @@ _LEVEL = re.compile(
     r"[\[(<]?(?:trace|debug|info|notice|warn|warning|error|err|crit|critical|fatal|alert|emerg)[\])>:]?",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[a-z]+:?")
+"""A level in small letters is one where a line begins, or after its time: else a message speaks of it."""
 _WORDS = 20
 """Words of a line that are looked at."""
 _MARKED = re.compile(r"(?<![\w.,:/-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+)(?![\d.,:/-])")
-_SLICE = re.compile(r"\[[1-9]\d*:\d+\]")
+_NAME = re.compile(r"[^\W\d_]+[\s=:]{1,3}$")
+"""What a number is called, before it."""
+_SHOWN = 40
+_SLICE = re.compile(r"\[[1-9]\d*:(\d{1,4})\]")
 _UNITS = {
     "ns", "us", "µs", "ms", "s", "sec", "secs", "seconds", "min", "minutes", "h", "hours",
     "b", "bytes", "kb", "mb", "gb", "tb", "kib", "mib", "gib",
@@ -55,6 +60,8 @@ def layout(line: str) -> dict[int, tuple[str, int]]:
     words = itertools.islice(re.finditer(r"\S+", _COLOUR.sub("", line)), _WORDS)
     for place, word in enumerate(words):
         kind = _kind(word.group())
+        if kind == "a level" and _WORD.fullmatch(word.group()) and place and place - 1 not in found:
+            continue
         if kind and kind not in [known for known, _ in found.values()]:
             found[place] = kind, word.start()
     return found
@@ -74,10 +81,17 @@ def other_line(then: str, now: str, code: str) -> str:
     """How the first line of a log is another one for code that takes parts of it; "" if it is not."""
     if not then or not now or not _LINE_BY_PLACE.search(code):
         return ""
-    return _other_layout(layout(then), layout(now), code) or _other_numbers(then, now, code)
+    moves = _first_moved(then, now) < max(map(int, _SLICE.findall(code)), default=0)
+    return _other_layout(layout(then), layout(now), sliced=moves) or _other_numbers(then, now, code)
 
 
-def _other_layout(then: dict[int, tuple[str, int]], now: dict[int, tuple[str, int]], code: str) -> str:
+def _first_moved(then: str, now: str) -> int:
+    """At which character the first word ends that ends elsewhere in the other line."""
+    ends = ([word.end() for word in re.finditer(r"\S+", _COLOUR.sub("", line))] for line in (then, now))
+    return next((min(pair) for pair in zip(*ends, strict=False) if pair[0] != pair[1]), len(then))
+
+
+def _other_layout(then: dict[int, tuple[str, int]], now: dict[int, tuple[str, int]], *, sliced: bool) -> str:
     for place in sorted(then.keys() | now.keys()):
         if place > max(then, default=-1):
             break
@@ -85,7 +99,7 @@ def _other_layout(then: dict[int, tuple[str, int]], now: dict[int, tuple[str, in
         if kind != other:
             known, told = (one or "no date, time or level" for one in (kind, other))
             return f"word {place + 1} of a line is {told}, and was {known}, and the code may count words"
-        if start != begin and _SLICE.search(code):
+        if start != begin and sliced:
             return (
                 f"{kind} begins at character {begin} of a line, and did at {start}, and the code counts these"
             )
@@ -97,8 +111,12 @@ def _other_numbers(then: str, now: str, code: str) -> str:
     if not re.search(r"\\d[+*{]", code) or re.search(r"\[[\\d0-9-]*[.,][\\d0-9.,-]*\]|\\\.", code):
         return ""
     known = {re.sub(r"\d+", "1", found) for found in _MARKED.findall(then)}
-    new = next((found for found in _MARKED.findall(now) if re.sub(r"\d+", "1", found) not in known), "")
-    return f"there is {new} in a line, and the code may look for digits alone" if new else ""
+    for found in _MARKED.finditer(now):
+        name = _NAME.search(now[max(0, found.start() - _SHOWN) : found.start()])
+        was_whole = name and re.search(rf"{re.escape(name.group())}\d+(?![\d.,:/-]\d)", then)
+        if was_whole and re.sub(r"\d+", "1", found.group()) not in known:
+            return f"there is {found.group()} in a line, and the code may look for digits alone"
+    return ""
 
 
 def other_unit(gone: Collection[str], added: Collection[str], code: str) -> str:

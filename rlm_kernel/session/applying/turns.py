@@ -126,8 +126,9 @@ class Applying:
         self._awake = False
         self._ran = 0
         self._code_page = ""
-        self._names = ""
         """In which the input of now was read by a guess."""
+        self._names = ""
+        """The names of its files."""
         self._told = ""
         """What the root model would have been told first; it stands with the first reply."""
 

@@ -29,14 +29,16 @@ _DIGITS = (
     rf"[{_MINUS}+]?(?:\d{{1,3}}(?:[{_SEPARATORS}]\d{{3}})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{{1,3}})?"
     r"(?![\w]|[.,]\d)"
 )
-_ALONE = re.compile(rf"(?P<before>[{_MONEY}]?)\s?(?P<number>{_DIGITS})\s?(?P<after>[%{_MONEY}]?)\.?")
+_BEFORE = rf"(?:(?<![\w.,])(?P<minus>[{_MINUS}])(?=[{_MONEY}]))?(?P<before>[{_MONEY}]?)\s?"
+_ALONE = re.compile(rf"{_BEFORE}(?P<number>{_DIGITS})\s?(?P<after>[%{_MONEY}]?)\.?")
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12}
 _FOUND = re.compile(
-    rf"(?P<than>[<>\u2264\u2265]=?\s?)?(?:(?<![\w.,])(?P<minus>[{_MINUS}])(?=[{_MONEY}]))?"
-    rf"(?P<before>[{_MONEY}]?)\s?(?P<number>{_DIGITS})(?P<more>\+(?!\d))?"
+    rf"(?P<than>(?<![-=])[<>\u2264\u2265]=?\s?)?{_BEFORE}(?P<number>{_DIGITS})(?P<more>\+(?!\d))?"
     rf"(?:\s?(?P<scale>{'|'.join(_SCALES)})\b)?\s?(?P<after>[%{_MONEY}]|per\s?cent\b)?",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
+"""Of HTML or XML: the end of one before a number is no "greater than"."""
 _CODE_NUMBER = re.compile(r"[^\d.]*0\d")
 """Of digits that begin with a nought, such as a postcode: without it they are others."""
 _BULLET = re.compile(r"\s*(?:[-*+\N{BULLET}]|(?P<number>\d{1,6})[.)])\s+")
@@ -119,12 +121,12 @@ def _short_lines(lines: Sequence[str]) -> bool:
 
 
 def _value(text: str) -> float | int | str:
-    """The number; digits that are no number, such as a postcode, as they stand."""
-    if _CODE_NUMBER.match(text):
+    """The number; digits that are no number, such as a postcode, and too many of them, as they stand."""
+    if _CODE_NUMBER.match(text) or len(text) > _MOST_DIGITS:
         return text
     plain = re.sub(f"[{_SEPARATORS}]", "", text)
     plain = re.sub(f"^[{_MINUS}]", "-", plain)
-    return int(plain) if re.fullmatch(r"[-+]?\d+", plain) and len(plain) < _MOST_DIGITS else float(plain)
+    return int(plain) if re.fullmatch(r"[-+]?\d+", plain) else float(plain)
 
 
 def _number_alone(text: str) -> tuple[float | int, str] | None:
@@ -133,13 +135,13 @@ def _number_alone(text: str) -> tuple[float | int, str] | None:
     value = _value(found["number"]) if found else ""
     if found is None or isinstance(value, str):
         return None
-    return value, found["after"] or found["before"]
+    return -value if found["minus"] else value, found["after"] or found["before"]
 
 
 def _numbers(text: str) -> set[tuple[float | int | str, str]]:
     """All numbers of a text with their signs. "More than 5" as a sign is another number than 5."""
     found: set[tuple[float | int | str, str]] = set()
-    for match in _FOUND.finditer(text):
+    for match in _FOUND.finditer(_TAG.sub(" ", text)):
         value = _value(match["number"])
         if match["than"] or match["more"]:
             value = match.group()

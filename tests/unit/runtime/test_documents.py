@@ -50,6 +50,8 @@ def test_lists_powers_and_formulas_of_slides_keep_their_numbers(read: Reader) ->
     assert str(read("a.pptx", data).text).splitlines() == [
         "[slide 1]", "3. three", "  (a) in", "  (b) in", "4. four", "  (a) in", "plain", "3. again", "10^67", "x^2",
     ]  # fmt: skip
+    far = point("one", 0, f'<a:buAutoNum type="arabicPeriod" startAt="{"9" * 5000}"/>')
+    assert "1. one" in str(read("b.pptx", slides(f"<p:sp><p:txBody>{far}</p:txBody></p:sp>")).text)
 
 
 def test_a_broken_slide_costs_itself_and_what_is_no_presentation_says_so(read: Reader) -> None:

@@ -18,10 +18,12 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from lxml import etree
 from rlm_runtime import memory
 from rlm_runtime.formats import read_file
 from rlm_runtime.readers import Read
 from rlm_runtime.unpacking import Unreadable
+from rlm_runtime.wordnumbers import Numbers
 
 from tests.support.filekinds import pdf, run, tarred, word, zipped
 from tests.support.reading import Reader
@@ -353,6 +355,8 @@ def test_raised_digits_of_word_are_no_part_of_the_number_before_them(read: Reade
     raised = '<w:r><w:rPr><w:vertAlign w:val="superscript"/></w:rPr><w:t>{}</w:t></w:r>'
     body = f"<w:p>{run('10')}{raised.format('-6')}{run(' of the 1')}{raised.format('st')}{run(' ')}{raised.format('2')}</w:p>"
     assert str(read("a.docx", word(body)).text) == "10^-6 of the 1st 2"
+    edited = f"<w:p>{run('10')}{raised.format('-')}<w:proofErr/>{raised.format('1')}{raised.format('2')}{run('3')}</w:p>"
+    assert str(read("b.docx", word(edited)).text) == "10^-123"
 
 
 def _math(name: str, **parts: str) -> str:
@@ -373,6 +377,29 @@ def test_formulas_of_word_have_signs_for_powers_fractions_and_roots(read: Reader
     body = f'<w:p>{run("So ")}<m:oMath xmlns:m="m">{formula}</m:oMath>{run(" holds")}</w:p>'
     found = str(read("a.docx", word(body)).text)
     assert found == "So (550×10^-6)/2.5=x_1+√(b)(c)∫_(i=1)^n i holds"
+    limit = _math("func", fName=_math("limLow", e=words("lim"), lim=words("n→0")), e=words("f"))
+    lines = f"<m:eqArr><m:e>{words('x=1')}</m:e><m:e>{words('y=2')}</m:e></m:eqArr>"
+    row = f"<m:mr><m:e>{words('1')}</m:e><m:e>{words('2')}</m:e></m:mr>"
+    none = "<m:fPr><m:type m:val='noBar'/></m:fPr>"
+    chosen = f"<m:f>{none}<m:num>{words('n')}</m:num><m:den>{words('k')}</m:den></m:f>"
+    table = _math("d", e=f"<m:m>{row}{row}</m:m>") + _math("d", e=chosen)
+    body = "".join(f'<w:p><m:oMath xmlns:m="m">{one}</m:oMath></w:p>' for one in (limit, lines, table))
+    assert str(read("b.docx", word(body)).text) == "lim_(n→0) f\nx=1; y=2\n(1, 2; 1, 2)(n over k)"
+
+
+def test_numbers_of_word_take_no_more_room_than_numbers_do() -> None:
+    much = _counted(0, "decimal", "%1" + "x" * 50_000) + "".join(
+        _counted(at, "decimal", "") for at in range(9, 99)
+    )
+    own = "".join(
+        f'<w:lvlOverride w:ilvl="{at}">{_counted(at, "decimal", "%1")}</w:lvlOverride>' for at in range(9, 99)
+    )
+    rules = f'<w:numbering xmlns:w="w"><w:abstractNum w:abstractNumId="0">{much}</w:abstractNum><w:num w:numId="1">' \
+            f'<w:abstractNumId w:val="0"/>{own}</w:num></w:numbering>'  # fmt: skip
+    numbers = Numbers(etree.fromstring(rules), None)
+    paragraph = etree.fromstring(f'<x xmlns:w="w">{_numbered("a", 0)}</x>')[0]
+    assert len(numbers.label(paragraph)) < 300
+    assert numbers.label(etree.fromstring(f'<x xmlns:w="w">{_numbered("a", 50)}</x>')[0]) == ""
 
 
 def test_headings_and_lists_of_word_have_the_numbers_that_word_shows(read: Reader) -> None:

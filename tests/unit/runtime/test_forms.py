@@ -96,6 +96,24 @@ def test_fewer_names_than_fields_are_told(capsys: pytest.CaptureFixture[str]) ->
     assert form(text, "a.csv").count(told) == 1
     trailing = "a,b\n" + "1,2,\n" * 9
     assert "names for" not in form(trailing, "a.csv")
+    comma = "city,address\n" + "Rome,via 2, left\n" + "Rome,via 1\n" * 9
+    assert "names for" not in form(comma, "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (["3.9", "3.10", "3.11"], True),
+        (["3.8", "3.10", "3.12"], True),
+        (["1.5", "2.25", "1.50", "3"], False),
+        (["7.1", "7.15", "7.10"], False),
+    ],
+)
+def test_versions_are_text_and_amounts_that_people_typed_are_numbers(
+    values: list[str], *, text: bool
+) -> None:
+    table = "item,given\n" + "".join(f"a,{value}\n" for value in values * 3)
+    assert [type(row["given"]) is str for row in records(table, "a.csv")] == [text] * len(values) * 3
 
 
 def test_sections_of_settings_are_records() -> None:

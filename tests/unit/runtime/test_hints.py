@@ -47,6 +47,7 @@ TABLE = "a,b,c\n1,2,3\n4,5,6\n"
         ("final_answer(1)", TEXT, "FINAL(value) delivers the answer"),
         ("__import__('itertools').no_such", TEXT, "This is Python 3."),
         ("Hit('a', 1, 'x=1')['text']", TEXT, ".text (the line)"),
+        ("tuple('ab')['text']", TEXT, "A tuple has no names"),
         ("never_heard_of", TEXT, "No cell has set `never_heard_of`"),
         ("rows", TABLE, "rows = records()"),
         ("Counter(row['a'])", TABLE, "`... for row in rows`"),

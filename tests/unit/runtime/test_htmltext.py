@@ -33,6 +33,7 @@ SHOWN = {
         "<p>5 &times; 10<sup>-3</sup> m<sup>2</sup>, 1,234<sup>1</sup> of the 1<sup>st</sup> <sup>2</sup>",
         "5 × 10^-3 m^2, 1,234^1 of the 1st 2",
     ),
+    "raised digits in several parts": ("10<sup>&minus;6</sup>, 10<sup>1<b>2</b></sup>", "10^\u22126, 10^12"),
     "lists": ("<ul><li>one<li>two <ul><li>three</ul><li>four</ul>", "one\ntwo\nthree\nfour"),
     "pre keeps": ("<pre>\ndef f(x):\n    if x:\n\n        return <b>1</b>\n</pre><p>end", "def f(x):\n    "
                                                                                           "if x:\n\n        "

@@ -82,6 +82,11 @@ def test_no_text_or_pattern_breaks_it(context: str, pattern: str) -> None:
         (r"one\n2026", "each line alone"),
         (r"nothing[^\n]*", ""),
         (r"nothing\n", ""),
+        (r"nothing\n?$", ""),
+        (r"C:\\nothing", ""),
+        (r"C:\\<nothing>", ""),
+        (r"nothing\\|never", ""),
+        (r"nothing[\|,]", ""),
         ("exceeded|nothing", ""),
     ],
 )

@@ -40,6 +40,8 @@ def test_a_search_in_names_for_what_the_texts_have_is_told(code: str) -> None:
         "[name for name, text in context.items() if 'ERROR' in text]",
         "'app.log' in context",
         "hits = [re.search('(', doc) for doc in context]",
+        "for doc in context:\n    doc = context[doc]\n    if 'ERROR' in doc: print(doc)",
+        "sizes = [len(context[k]) for k in context]\nfor k in lines:\n    if 'ERROR' in k: print(k)",
     ],
 )
 def test_what_means_names_or_goes_through_the_texts_is_not(code: str) -> None:

@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 from rlm_runtime import apart, files, forms, memory, tablewriter
 from rlm_runtime.formats import read_file
 from rlm_runtime.readers import Read
+from rlm_runtime.sheetformulas import _CELL
 from rlm_runtime.tablewriter import cell
 from rlm_runtime.unpacking import Unreadable
 
 from tests.support.filekinds import database, parquet, sheet_rows, workbook, zipped
+from tests.support.growth import LIMIT, growth
 from tests.support.reading import Reader
 
 OLD = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -53,6 +55,12 @@ def test_formulas_that_nobody_has_computed_are_told(read: Reader) -> None:
     alone = read("c.xlsx", workbook({"Sum": lost}))
     assert (str(alone.text), "computed: 1" in alone.note()) == ("", True)
     assert "computed" not in notes(read("d.xlsx", workbook({"Text": empty})))
+
+
+@pytest.mark.parametrize("piece", [b"<c ", b"<c><f ", b"<c><f>1</f> ", b" "])
+def test_looking_for_such_formulas_takes_no_more_than_their_text(piece: bytes) -> None:
+    start = b"<c><f>1</f>"
+    assert growth(lambda n: start + piece * n, _CELL.findall, 500) < LIMIT
 
 
 def test_each_sheet_of_a_workbook_is_a_table_of_its_own(read: Reader) -> None:

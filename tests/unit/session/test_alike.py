@@ -22,6 +22,9 @@ JSON = st.recursive(
     [
         ("312", "312"),
         ("312", "**312**"),
+        ("-$5", "\N{MINUS SIGN}$5.00"),
+        ("312", "warnings -> 312"),
+        ("312", "<answer>312</answer>"),
         ("312", "There are 312 warnings."),
         ("1234", "1,234"),
         ("1,234.50", "1234.5"),
@@ -71,6 +74,8 @@ def test_what_says_the_same_in_another_form_is_the_same(then: str | None, now: s
         ("312", "313"),
         ("312", "312 of 400"),
         ("312", "many"),
+        ("-$5", "$5"),
+        ("1" * 5000, "1" * 4999 + "2"),
         ("312", ""),
         ("312", None),
         (None, "312"),

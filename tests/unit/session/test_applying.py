@@ -71,6 +71,8 @@ def test_files_whose_names_share_a_word_stand_for_each_other_in_any_order() -> N
         "/a/sales.csv": "/n/x1.csv",
         "/a/refunds.csv": "/n/x2.csv",
     }
+    both = new("/n/other.csv", "/n/sales-refunds.csv")
+    assert pairs(then, both) == {"/a/sales.csv": "/n/other.csv", "/a/refunds.csv": "/n/sales-refunds.csv"}
 
 
 def test_quotes_in_a_new_name_end_no_string_of_the_code() -> None:
@@ -199,6 +201,20 @@ TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] 
         (told(TABLE), told(noted("amount: '10,5' is 10.5")), "pd.read_csv(x)", "'10,5' is 10.5"),
         (told(LINES), told(LINES.replace("00 web", "00,123 web")), "line[20:25]", "begins at character"),
         (told(LINES), told(LINES.replace("00 web", "00,123 web")), "line[:10]", ""),
+        (told(LINES), told(LINES.replace("web-1", "db-17")), "line[11:19]", ""),
+        (
+            told(LINES.replace("request 7", "has no error today")),
+            told(LINES.replace("request 7", "is ready again now")),
+            "line.split()[2]",
+            "",
+        ),
+        (
+            told(LINES),
+            told(LINES.replace("request 7", "release 2.1 is up")),
+            r"[int(x) for x in re.findall(r'\d+', x)]",
+            "",
+        ),
+        (told(DATED), told(DATED.replace("'date': '2026-03-01', ", "")), "row['date']", ""),
         (
             told(LINES),
             told(LINES.replace('"level", ', '"level", "agent", ')),
@@ -232,6 +248,8 @@ TABLE = "a table with the columns \"id\", \"amount\"; rows = records(); rows[0] 
             "3 columns",
         ),
         (told(TABLE), told(noted("amount: '10,5' is 10.5")), "records()", ""),
+        (told(TABLE), told(noted("amount: '10,5' is 10.5")), "records()[0]['name'].split()", ""),
+        (told(TABLE), told(noted("amount: '10,5' is 10.5")), "context.split(',')", "'10,5' is 10.5"),
         (told(TABLE), told(noted("amount: 3 of 9 have no number but ''")), "pd.read_csv(x)", ""),
         (told(noted("amount: '1,5' is 1.5")), told(noted("amount: '10,7' is 10.7")), "csv.reader(x)", ""),
     ],
@@ -318,6 +336,8 @@ def test_results_that_are_not_of_the_kind_that_they_were_are_seen(then: str, now
         ("", ""),
         ("a: 3", "b: 0"),
         ("n: 0", "n: 0"),
+        ("n: n/a\nn: 5", "n: n/a\nn: 5"),
+        ("n: a1\nn: 5", "n: a1\nn: 5"),
         ("Note: 3 of 9", "Note: 4 of 12"),
         ("", "new"),
         ("1,735", "1735.5"),

@@ -31,6 +31,7 @@ from rlm_kernel.tools.tool import AllowCall
 from rlm_kernel.trace.heads import NotATrace, head_of, notebooks_in
 from rlm_kernel.trace.reader import TraceFile, read_trace
 
+_FILES = "Give the folder that has its files (--files FOLDER), or accept what has changed (--allow-changed)."
 ASKING = ("root_llm.model", "sub_llm.model", "prompt.profile")
 """Settings that say that models are to be asked."""
 
@@ -224,9 +225,6 @@ async def _tested(path: Path, wanted: Wanted, expected: Expectations) -> CaseRes
     if attempts > 1 and found.good:
         found = replace(found, remarks=[*found.remarks, f"flaky: the same only at attempt {attempts}"])
     return replace(found, seconds=time.monotonic() - began, attempts=attempts)
-
-
-_FILES = "Give the folder that has its files (--files FOLDER), or accept what has changed (--allow-changed)."
 
 
 async def _once(trace: TraceFile, base: CaseResult, wanted: Wanted, wish: Wish) -> CaseResult:
